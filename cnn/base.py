@@ -1,0 +1,94 @@
+"""What every part of a spec shares: strictness, lists, shapes, and errors that point into the spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+T = TypeVar("T")
+
+Items = Annotated[tuple[T, ...], Field(strict=False)]
+"""A list in JSON, a tuple in Python: the elements stay strict, only the container is converted."""
+
+Shape = tuple[int, ...]
+"""Of one sample: (channels, height, width) for an image, (features,) for a vector."""
+
+LayerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
+def _require_type(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema that the tag of a union is required, although it has a default in Python."""
+    if "type" in schema.get("properties", {}):
+        schema["required"] = ["type", *(name for name in schema.get("required", []) if name != "type")]
+
+
+class Spec(BaseModel):
+    """One part of a training spec: immutable, strict, and without unknown fields or non-finite numbers."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        json_schema_extra=_require_type,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """What a layer does to one sample: the shape that comes out, its trainable parameters, its multiply-accumulates."""
+
+    shape: Shape
+    num_parameters: int = 0
+    macs: int = 0
+
+
+class ShapeError(ValueError):
+    """A layer cannot take the shape that reaches it; the message says what it needs and what came."""
+
+
+class Layer(Spec):
+    """A layer of a network. Without a name it is called `<type><number>`, counted among the layers of its type."""
+
+    has_weight: ClassVar[bool] = False
+    """Whether it has a weight matrix or filters, which penalties and constraints act on by default."""
+
+    name: LayerName | None = None
+    """Prefix of the layer's tensors in `model.safetensors`."""
+
+    def cost(self, shape: Shape) -> LayerCost:
+        """Shape arithmetic for one sample of `shape`, without torch. Raises ShapeError when it does not fit."""
+        raise NotImplementedError
+
+    def build(self, shape: Shape) -> nn.Module:
+        """The torch module for samples of `shape`."""
+        raise NotImplementedError
+
+    def require_image(self, shape: Shape) -> tuple[int, int, int]:
+        if len(shape) != 3:
+            raise ShapeError(f"expected an image (channels, height, width), got a vector of {shape[0]} features")
+        return shape[0], shape[1], shape[2]
+
+    def require_vector(self, shape: Shape) -> int:
+        if len(shape) != 1:
+            raise ShapeError(f"expected a vector, got an image of shape {shape}: put a flatten layer before it")
+        return shape[0]
+
+
+def spec_error(code: str, pointer: str, message: str, **context: Any) -> PydanticCustomError:
+    """An error about a relation between parts of a spec, for validators that see more than one of them.
+
+    Args:
+        code: stable identifier in snake case, for scripts.
+        pointer: JSON Pointer (RFC 6901) relative to the validated object, such as `/model/layers/3`.
+        message: what was expected and what came.
+        context: further facts that an answer shows, such as `allowed` or `got`.
+    """
+    return PydanticCustomError(code, message, {**context, "pointer": pointer})  # type: ignore[arg-type]
