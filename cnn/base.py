@@ -16,6 +16,8 @@ T = TypeVar("T")
 Items = Annotated[tuple[T, ...], Field(strict=False)]
 """A list in JSON, a tuple in Python: the elements stay strict, only the container is converted."""
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+
 Shape = tuple[int, ...]
 """Of one sample: (channels, height, width) for an image, (features,) for a vector."""
 

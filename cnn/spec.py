@@ -1,0 +1,185 @@
+"""TrainingSpec: one training run, one field per family, and the checks that span families.
+
+The same class is the body of a request, the stored record, the file of the command line and the argument of the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cnn.augmentation import Augmentation
+from cnn.base import Items, Layer, ShapeError, Spec, spec_error
+from cnn.datasets import Dataset
+from cnn.early_stopping import EarlyStopping
+from cnn.losses import CrossEntropy, Loss
+from cnn.models import Layers, Model
+from cnn.normalization import Normalization, Standardize
+from cnn.optimizers import Optimizer
+from cnn.plan import LayerDoesNotFit, Plan, plan_layers
+from cnn.regularizers import Regularizer
+from cnn.schedules import Constant, Schedule
+
+MAX_PARAMETERS = 1_000_000_000
+
+
+class Split(Spec):
+    """How the training images are divided into `train` and `val`: at random, with the same share of every class."""
+
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the training images that is kept for validation; 0 for none."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the division; apart from `training.seed`, so that runs with other seeds stay comparable."""
+
+
+class EMA(Spec):
+    """Exponential moving average of the weights: average ← decay · average + (1 - decay) · W after every step.
+
+    With it, the averages are what is evaluated, compared and delivered.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Weight of the past."""
+
+
+class Training(Spec):
+    """Length, batches, randomness and place of a run."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 5
+    """Passes over the training split."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """Images of a minibatch."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """From which every random number of the run follows."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a GPU when the worker has one."""
+    precision: Literal["float32"] = "float32"
+    """Number format of weights and activations."""
+    accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Minibatches whose gradients are averaged for one step."""
+    drop_last: bool = True
+    """Leave out the last images of an epoch when they do not fill a minibatch."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Scale the gradient down to this global norm when it is longer."""
+    ema: EMA | None = None
+    """Average the weights over the steps."""
+    init_from: None = None
+    """Reserved for starting from the weights of an earlier job."""
+
+
+class TrainingSpec(Spec):
+    """A convolutional network and how to train it."""
+
+    dataset: Dataset
+    """What to learn from."""
+    split: Split = Split()
+    """The validation split."""
+    normalization: Normalization | None = Standardize()
+    """Input normalization; null feeds the raw values 0 to 255."""
+    augmentation: Annotated[Items[Augmentation], Field(max_length=100)] = ()
+    """Random changes to the training images, in this order."""
+    model: Model
+    """The network."""
+    regularizers: Annotated[Items[Regularizer], Field(max_length=100)] = ()
+    """Penalties and constraints on the weights."""
+    loss: Loss = CrossEntropy()
+    """What is minimized, beside the penalties."""
+    optimizer: Optimizer
+    """How the weights follow the gradient."""
+    schedule: Schedule = Constant()
+    """Learning rate over the steps."""
+    training: Training = Training()
+    """Length, batches, randomness and place."""
+    early_stopping: EarlyStopping | None = None
+    """When to stop before the last epoch."""
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the model, each with its name."""
+        return self.model.expand(self.dataset.info)
+
+    def plan(self) -> Plan:
+        """Shapes, parameters and multiply-accumulates, layer by layer."""
+        return plan_layers(self.layers, self.dataset.info.shape)
+
+    @property
+    def num_train(self) -> int:
+        """Images of the training split."""
+        return self.dataset.info.num_train - self.num_val
+
+    @property
+    def num_val(self) -> int:
+        """Images of the validation split, all classes together; the split itself rounds per class."""
+        return round(self.dataset.info.num_train * self.split.val_fraction)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_model()
+        self._check_augmentation()
+        self._check_regularizers()
+        self._check_splits()
+        return self
+
+    def _check_model(self) -> None:
+        info = self.dataset.info
+        # Only a written-out list has places to point at; the layers of a named architecture are ours.
+        pointer = "/model/layers/{}" if isinstance(self.model, Layers) else "/model"
+        try:
+            plan = self.plan()
+        except LayerDoesNotFit as error:
+            raise spec_error("shape_mismatch", pointer.format(error.index), str(error)) from error
+        if plan.output_shape != (info.num_classes,):
+            last = plan.layers[-1]
+            raise spec_error(
+                "wrong_output",
+                pointer.format(len(plan.layers) - 1),
+                f"the last layer {last.name} must give one value for each of the {info.num_classes} classes of "
+                f"{info.name}, it gives {last.output_shape}",
+                got=list(last.output_shape),
+            )
+        if plan.num_parameters > MAX_PARAMETERS:
+            raise spec_error(
+                "model_too_large",
+                "/model",
+                f"the model has {plan.num_parameters:,} parameters, the limit is {MAX_PARAMETERS:,}",
+                got=plan.num_parameters,
+            )
+
+    def _check_augmentation(self) -> None:
+        for index, transform in enumerate(self.augmentation):
+            try:
+                transform.check(self.dataset.info.shape)
+            except ShapeError as error:
+                raise spec_error(
+                    "augmentation_mismatch", f"/augmentation/{index}", f"{transform.type}: {error}"
+                ) from error
+
+    def _check_regularizers(self) -> None:
+        names = [str(layer.name) for layer in self.layers if layer.has_weight]
+        for index, regularizer in enumerate(self.regularizers):
+            for position, pattern in enumerate(regularizer.layers or ()):
+                if not regularizer.select([pattern], names):
+                    raise spec_error(
+                        "no_such_layer",
+                        f"/regularizers/{index}/layers/{position}",
+                        f"no layer with a weight is called {pattern!r}; there are: {', '.join(names)}",
+                        allowed=names,
+                    )
+
+    def _check_splits(self) -> None:
+        needed = self.training.batch_size * (self.training.accumulate if self.training.drop_last else 1)
+        if self.training.drop_last and needed > self.num_train:
+            raise spec_error(
+                "batch_too_large",
+                "/training/batch_size",
+                f"one step needs {needed} images, but the training split has {self.num_train}: an epoch would be empty",
+                got=self.training.batch_size,
+            )
+        if self.early_stopping and self.early_stopping.monitor.startswith("val_") and not self.num_val:
+            raise spec_error(
+                "no_validation_split",
+                "/early_stopping/monitor",
+                f"{self.early_stopping.monitor} needs a validation split, but split.val_fraction is 0",
+                got=self.early_stopping.monitor,
+            )
