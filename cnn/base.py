@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -20,6 +22,9 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 Shape = tuple[int, ...]
 """Of one sample: (channels, height, width) for an image, (features,) for a vector."""
+
+RESERVED_NAMES = {"normalization": "the input normalization", "shortcut": "the shortcut of a residual block"}
+"""Names of modules that are no layers of the list."""
 
 LayerName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 
@@ -52,6 +57,15 @@ class LayerCost:
     macs: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A sequence of layers inside another: the field that holds them, and what their names begin with."""
+
+    field: str
+    prefix: str
+    layers: Sequence[Layer]
+
+
 class ShapeError(ValueError):
     """A layer cannot take the shape that reaches it; the message says what it needs and what came."""
 
@@ -59,11 +73,17 @@ class ShapeError(ValueError):
 class Layer(Spec):
     """A layer of a network. Without a name it is called `<type><number>`, counted among the layers of its type."""
 
+    type: str
+    """Which layer it is: the discriminator of the union."""
     has_weight: ClassVar[bool] = False
     """Whether it has a weight matrix or filters, which penalties and constraints act on by default."""
 
     name: LayerName | None = None
     """Prefix of the layer's tensors in `model.safetensors`."""
+
+    def branches(self) -> tuple[Branch, ...]:
+        """The layers that it is made of, if it is made of layers."""
+        return ()
 
     def cost(self, shape: Shape) -> LayerCost:
         """Shape arithmetic for one sample of `shape`, without torch. Raises ShapeError when it does not fit."""
@@ -84,6 +104,25 @@ class Layer(Spec):
         return shape[0]
 
 
+L = TypeVar("L", bound=Layer)
+
+
+def with_names(layers: Sequence[L]) -> tuple[L, ...]:
+    """The layers, each with a unique name: its own, or `<type><number>` counted among the layers of its type."""
+    counts: Counter[str] = Counter()
+    named: dict[str, L] = {}
+    for index, layer in enumerate(layers):
+        counts[layer.type] += 1
+        name = layer.name or f"{layer.type}{counts[layer.type]}"
+        if name in named or name in RESERVED_NAMES:
+            taken = RESERVED_NAMES.get(name, "another layer")
+            raise spec_error(
+                "duplicate_layer_name", f"/{index}/name", f"layer name {name!r} is taken by {taken}", got=name
+            )
+        named[name] = layer.model_copy(update={"name": name})
+    return tuple(named.values())
+
+
 def spec_error(code: str, pointer: str, message: str, **context: Any) -> PydanticCustomError:
     """An error about a relation between parts of a spec, for validators that see more than one of them.
 
@@ -93,4 +132,4 @@ def spec_error(code: str, pointer: str, message: str, **context: Any) -> Pydanti
         message: what was expected and what came.
         context: further facts that an answer shows, such as `allowed` or `got`.
     """
-    return PydanticCustomError(code, message, {**context, "pointer": pointer})  # type: ignore[arg-type]
+    return PydanticCustomError(code, message, {**context, "pointer": pointer})

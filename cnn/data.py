@@ -124,5 +124,8 @@ def decoded_once(folder: Path, decode: Callable[[], Data]) -> Data:
             if not folder.is_dir():
                 raise
     # Copy-on-write maps share their pages between processes, and torch takes them without a warning.
-    arrays = [np.load(folder / f"{part}.npy", mmap_mode="c") for part in parts]
-    return Data(*arrays, digest=json.loads((folder / "digest.json").read_text())["digest"])
+    train_images, train_labels, test_images, test_labels = (
+        np.load(folder / f"{part}.npy", mmap_mode="c") for part in parts
+    )
+    digest = json.loads((folder / "digest.json").read_text())["digest"]
+    return Data(train_images, train_labels, test_images, test_labels, digest)

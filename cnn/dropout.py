@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from cnn.base import Layer, LayerCost, Shape
+from cnn.base import Layer, LayerCost, Shape, ShapeError
 
 if TYPE_CHECKING:
     from torch import nn
+
+KeepProbability = Annotated[float, Field(gt=0, le=1)]
 
 
 class Dropout(Layer):
@@ -27,7 +29,7 @@ class Dropout(Layer):
     """
 
     type: Literal["dropout"] = "dropout"
-    keep_prob: Annotated[float, Field(gt=0, le=1)] = 0.5
+    keep_prob: KeepProbability = 0.5
     """Probability that a node is kept: torch's `p` is the opposite, 1 - keep_prob."""
     scaling: Literal["train", "test"] = "train"
     """Where the expected activation is corrected for the dropped nodes."""
@@ -39,3 +41,69 @@ class Dropout(Layer):
         from cnn.nn.dropout import Dropout as Module
 
         return Module(self.keep_prob, self.scaling)
+
+
+class SpatialDropout(Layer):
+    """Drops whole channels of an image, since neighbouring pixels carry the same news (Tompson et al., CVPR 2015).
+
+    y = m_c x / keep_prob for the channel c of a sample, m_c = 1 with probability `keep_prob`, else 0; x at test.
+    """
+
+    type: Literal["spatial_dropout"] = "spatial_dropout"
+    keep_prob: KeepProbability = 0.8
+    """Probability that a channel is kept."""
+
+    def cost(self, shape: Shape) -> LayerCost:
+        self.require_image(shape)
+        return LayerCost(shape)
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.dropout import MaskedDropout
+
+        return MaskedDropout(self.keep_prob, mask_dimensions=2)
+
+
+class StochasticDepth(Layer):
+    """Drops a whole sample; at the end of a residual branch, the branch (Huang et al., ECCV 2016).
+
+    y = m x / keep_prob with m = 1 with probability `keep_prob`, else 0, drawn for each sample; x at test. The paper
+    scales by keep_prob at test instead, which is the same predictor.
+    """
+
+    type: Literal["stochastic_depth"] = "stochastic_depth"
+    keep_prob: KeepProbability = 0.8
+    """Probability that a sample is kept."""
+
+    def cost(self, shape: Shape) -> LayerCost:
+        return LayerCost(shape)
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.dropout import MaskedDropout
+
+        return MaskedDropout(self.keep_prob, mask_dimensions=1)
+
+
+class DropBlock(Layer):
+    """Drops squares of `block_size` pixels in each channel (Ghiasi, Lin & Le, NeurIPS 2018).
+
+    Centres are drawn where a whole block fits, each with probability
+    γ = (1 - keep_prob) / b² · h w / ((h - b + 1)(w - b + 1)); what is kept is scaled by its share, count / count kept.
+    At test, x.
+    """
+
+    type: Literal["drop_block"] = "drop_block"
+    keep_prob: KeepProbability = 0.9
+    """Share of the pixels that is kept, up to the overlap of blocks."""
+    block_size: Annotated[int, Field(ge=1, le=255)] = 5
+    """Side b of a block, in pixels."""
+
+    def cost(self, shape: Shape) -> LayerCost:
+        _, height, width = self.require_image(shape)
+        if self.block_size > min(height, width):
+            raise ShapeError(f"block_size may be at most the side of the image, got {self.block_size} for {shape}")
+        return LayerCost(shape)
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.dropout import DropBlock as Module
+
+        return Module(self.keep_prob, self.block_size)

@@ -1,21 +1,23 @@
 """Layers. To add one: write its class, then name it in `Layer` at the bottom.
 
-Activations are in `activations.py`, dropout layers in `dropout.py`, normalization layers in `normalization.py`.
+Activations are in `activations.py`, dropout layers in `dropout.py`, normalization layers in
+`normalization_layers.py`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from cnn import base
 from cnn.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
-from cnn.base import LayerCost, Shape, ShapeError
-from cnn.dropout import Dropout
-from cnn.normalization import BatchNorm
+from cnn.base import Items, LayerCost, Shape, ShapeError, spec_error, with_names
+from cnn.dropout import DropBlock, Dropout, SpatialDropout, StochasticDepth
+from cnn.normalization_layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +49,7 @@ class Conv2d(base.Layer):
     stride: Stride = 1
     """Step of the filters, in pixels."""
     padding: Literal["same", "valid"] | Padding = "valid"
-    """Zeros around the image: a number of pixels per side, `valid` for none, `same` to keep the size (odd kernel, stride 1)."""
+    """Zeros around the image: pixels per side, `valid` for none, `same` to keep the size (odd kernel, stride 1)."""
     dilation: Annotated[int, Field(ge=1, le=255)] = 1
     """Distance between the taps of a filter, in pixels."""
     groups: Width = 1
@@ -205,6 +207,46 @@ class Linear(base.Layer):
         return nn.Linear(shape[0], self.out_features, bias=self.bias)
 
 
+MAX_DEPTH = 4
+"""Of residual blocks in residual blocks: what walks through them doubles its work with every level."""
+
+
+class Residual(base.Layer):
+    """layers(x) + shortcut(x): the layers learn what to add to their input (He et al., CVPR 2016).
+
+    Without a shortcut the input itself is added. Its layers are called `<name>.<layer>`, those of the shortcut
+    `<name>.shortcut.<layer>`.
+    """
+
+    type: Literal["residual"] = "residual"
+    layers: Annotated[Items[Layer], Field(min_length=1, max_length=1000), AfterValidator(with_names)]
+    """The branch, in the order in which its layers are applied."""
+    shortcut: Annotated[Items[Layer], Field(max_length=1000), AfterValidator(with_names)] = ()
+    """The other way, such as a 1 × 1 convolution where the shape changes."""
+
+    def branches(self) -> tuple[base.Branch, ...]:
+        return (base.Branch("layers", "", self.layers), base.Branch("shortcut", "shortcut.", self.shortcut))
+
+    @model_validator(mode="after")
+    def _limit_depth(self) -> Self:
+        if _depth(self) > MAX_DEPTH:
+            raise spec_error("nested_too_deep", "", f"residual blocks may be nested {MAX_DEPTH} deep, not deeper")
+        return self
+
+    def cost(self, shape: Shape) -> LayerCost:
+        branch, shortcut = shape_after(self.layers, shape), shape_after(self.shortcut, shape)
+        if branch != shortcut:
+            raise ShapeError(
+                f"its layers give {branch}, but its shortcut gives {shortcut}: they must be the same to add"
+            )
+        return LayerCost(branch)
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.residual import Residual as Module
+
+        return Module(build_layers(self.layers, shape), build_layers(self.shortcut, shape))
+
+
 Layer = TypeAliasType(
     "Layer",
     Annotated[
@@ -222,7 +264,41 @@ Layer = TypeAliasType(
         | Tanh
         | Sigmoid
         | BatchNorm
-        | Dropout,
+        | LayerNorm
+        | GroupNorm
+        | InstanceNorm
+        | LocalResponseNorm
+        | Dropout
+        | SpatialDropout
+        | StochasticDepth
+        | DropBlock
+        | Residual,
         Field(discriminator="type"),
     ],
 )
+
+
+def _depth(block: Residual) -> int:
+    inner = (layer for branch in block.branches() for layer in branch.layers)
+    return 1 + max((_depth(layer) for layer in inner if isinstance(layer, Residual)), default=0)
+
+
+def shape_after(layers: Sequence[base.Layer], shape: Shape) -> Shape:
+    """The shape that samples of `shape` have behind `layers`. Raises ShapeError."""
+    for layer in layers:
+        shape = layer.cost(shape).shape
+    return shape
+
+
+def build_layers(layers: Sequence[base.Layer], shape: Shape) -> nn.Sequential:
+    """The torch modules of named layers for samples of `shape`, each a child under its name."""
+    from torch import nn
+
+    modules = nn.Sequential()
+    for layer in layers:
+        modules.add_module(str(layer.name), layer.build(shape))
+        shape = layer.cost(shape).shape
+    return modules
+
+
+Residual.model_rebuild()

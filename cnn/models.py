@@ -5,42 +5,21 @@ To add an architecture: write its class with `expand()`, then name it in `Model`
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 from typing_extensions import TypeAliasType
 
-from cnn import base
 from cnn.activations import ReLU
-from cnn.base import Items, Spec, spec_error
+from cnn.base import Items, Spec, with_names
 from cnn.datasets import DatasetInfo
-from cnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d
+from cnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, build_layers
 
 if TYPE_CHECKING:
     from torch import nn
 
     from cnn.spec import TrainingSpec
-
-NORMALIZATION = "normalization"
-"""Name of the first child of every network, which no layer may take."""
-
-
-def with_names(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers, each with a unique name: its own, or `<type><number>` counted among the layers of its type."""
-    counts: Counter[str] = Counter()
-    named: dict[str, Layer] = {}
-    for index, layer in enumerate(layers):
-        counts[layer.type] += 1
-        name = layer.name or f"{layer.type}{counts[layer.type]}"
-        if name in named or name == NORMALIZATION:
-            taken = "the input normalization" if name == NORMALIZATION else "another layer"
-            raise spec_error(
-                "duplicate_layer_name", f"/{index}/name", f"layer name {name!r} is taken by {taken}", got=name
-            )
-        named[name] = layer.model_copy(update={"name": name})
-    return tuple(named.values())
 
 
 class Layers(Spec):
@@ -94,13 +73,10 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
     from cnn.nn.normalization import Raw
 
     info = spec.dataset.info
-    network = nn.Sequential()
-    network.add_module(NORMALIZATION, spec.normalization.build(info.shape) if spec.normalization else Raw())
-    shape: base.Shape = info.shape
-    for layer in spec.model.expand(info):
-        network.add_module(str(layer.name), layer.build(shape))
-        shape = layer.cost(shape).shape
-    return network
+    normalization = spec.normalization.build(info.shape) if spec.normalization else Raw()
+    return nn.Sequential(
+        OrderedDict([("normalization", normalization), *build_layers(spec.layers, info.shape).named_children()])
+    )
 
 
 Model = TypeAliasType("Model", Annotated[Layers | LeNet, Field(discriminator="type")])

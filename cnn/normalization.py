@@ -1,7 +1,6 @@
-"""Normalization of the input, and normalization layers.
+"""Normalization of the input. To add one: write its class, then name it in `Normalization` at the bottom.
 
-To add an input normalization: write its class, then name it in `Normalization` at the bottom.
-To add a layer: write its class, then name it in `Layer` at the bottom of `layers.py`.
+Normalization layers are in `normalization_layers.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from cnn.base import Layer, LayerCost, Shape, Spec
+from cnn.base import Shape, Spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,29 +79,80 @@ class MinMax(Spec):
         return Module(shape[0])
 
 
-class BatchNorm(Layer):
-    """Normalizes each channel over the batch, then scales and shifts it (Ioffe & Szegedy, ICML 2015).
+class PerImageStandardize(Spec):
+    """x' = (x - mean) / max(std, 1/√n), over the n values of each image by itself: no statistics are stored.
 
-    While training: y = (x - mean_B) / sqrt(var_B + eps) · weight + bias; running statistics follow with `momentum`
-    and are used at test. Works on images and on vectors.
+    The lower bound is that of TensorFlow's per_image_standardization, in units of the values 0 to 255.
     """
 
-    type: Literal["batch_norm"] = "batch_norm"
-    eps: Annotated[float, Field(gt=0)] = 1e-5
-    """Added to the variance."""
-    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Weight of the newest batch in the running statistics: torch's convention, not Keras's."""
-    affine: bool = True
-    """Learn a weight and a bias per channel."""
+    type: Literal["per_image_standardize"] = "per_image_standardize"
 
-    def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(shape, num_parameters=2 * shape[0] if self.affine else 0)
+    def fit(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return {}
 
     def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
+        from cnn.nn.normalization import PerImageStandardize as Module
 
-        module = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
-        return module(shape[0], eps=self.eps, momentum=self.momentum, affine=self.affine)
+        return Module()
 
 
-Normalization = TypeAliasType("Normalization", Annotated[Standardize | MinMax, Field(discriminator="type")])
+class GlobalContrast(Spec):
+    """x' = scale · (x - mean) / max(eps, √(bias + variance)), over the values of each image by itself.
+
+    Global contrast normalization as in Goodfellow, Bengio & Courville, Deep Learning (2016), eq. 12.3; values 0 to 1.
+    """
+
+    type: Literal["global_contrast"] = "global_contrast"
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Standard deviation of what comes out."""
+    bias: Annotated[float, Field(ge=0)] = 0.0
+    """Added to the variance, so that images of little contrast are not blown up: λ in the book."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Smallest denominator."""
+
+    def fit(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        return {}
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.normalization import GlobalContrast as Module
+
+        return Module(self.scale, self.bias, self.eps)
+
+
+class ZCAWhitening(Spec):
+    """x' = U (Λ + eps)^(-1/2) Uᵀ (x - mean), with values 0 to 1 (Bell & Sejnowski, 1997; Krizhevsky, 2009).
+
+    UΛUᵀ is the covariance of the training images as vectors of n = channels · height · width values. The result has
+    unit covariance up to `eps` and stays as close to the image as it can. The matrix has n² values.
+    """
+
+    type: Literal["zca_whitening"] = "zca_whitening"
+    eps: Annotated[float, Field(gt=0)] = 1e-2
+    """Added to the eigenvalues: directions of less variance are left small."""
+
+    def fit(self, images: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """`mean` (n,) and `matrix` (n, n) of training images (N, C, H, W) in 0..255; computed in float64."""
+        import torch
+
+        vectors = torch.from_numpy(images.reshape(len(images), -1))
+        mean = torch.zeros(vectors.shape[1], dtype=torch.float64)
+        product = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
+        for chunk in vectors.split(4096):
+            values = chunk.double() / 255
+            mean += values.sum(dim=0)
+            product += values.T @ values
+        mean /= len(vectors)
+        eigenvalues, eigenvectors = torch.linalg.eigh(product / len(vectors) - torch.outer(mean, mean))
+        matrix = (eigenvectors * (eigenvalues.clamp(min=0) + self.eps).rsqrt()) @ eigenvectors.T
+        return {"mean": mean.float(), "matrix": matrix.float()}
+
+    def build(self, shape: Shape) -> nn.Module:
+        from cnn.nn.normalization import ZCAWhitening as Module
+
+        return Module(shape)
+
+
+Normalization = TypeAliasType(
+    "Normalization",
+    Annotated[Standardize | MinMax | PerImageStandardize | GlobalContrast | ZCAWhitening, Field(discriminator="type")],
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cnn.base import Layer, LayerCost, Shape, ShapeError
+from cnn.base import Layer, Shape, ShapeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +41,41 @@ class Plan:
 
 
 class LayerDoesNotFit(ValueError):
-    """The layer at `index` cannot take what the layers before it give; the message names it."""
+    """A layer cannot take what the layers before it give; the message names it, `pointer` leads to it in the list."""
 
-    def __init__(self, index: int, message: str) -> None:
+    def __init__(self, pointer: str, message: str) -> None:
         super().__init__(message)
-        self.index = index
+        self.pointer = pointer
 
 
 def plan_layers(layers: Sequence[Layer], shape: Shape) -> Plan:
-    """The plan of named `layers` for samples of `shape`. Raises LayerDoesNotFit."""
-    rows = []
+    """The plan of named `layers` for samples of `shape`; inner layers come before the block that they make up.
+
+    Raises LayerDoesNotFit.
+    """
+    return Plan(tuple(_rows(layers, shape, prefix="", pointer="")))
+
+
+def _rows(layers: Sequence[Layer], shape: Shape, prefix: str, pointer: str) -> Iterator[LayerPlan]:
     for index, layer in enumerate(layers):
-        name, layer_type = str(layer.name), str(layer.__class__.model_fields["type"].default)
+        name, place = f"{prefix}{layer.name}", f"{pointer}/{index}"
+        for branch in layer.branches():
+            yield from _rows(branch.layers, shape, f"{name}.{branch.prefix}", f"{place}/{branch.field}")
         try:
-            cost: LayerCost = layer.cost(shape)
+            cost = layer.cost(shape)
         except ShapeError as error:
-            raise LayerDoesNotFit(index, f"layer {name} ({layer_type}) does not fit {shape}: {error}") from error
-        rows.append(LayerPlan(name, layer_type, shape, cost.shape, cost.num_parameters, cost.macs))
+            raise LayerDoesNotFit(place, f"layer {name} ({layer.type}) does not fit {shape}: {error}") from error
+        yield LayerPlan(name, layer.type, shape, cost.shape, cost.num_parameters, cost.macs)
         shape = cost.shape
-    return Plan(tuple(rows))
+
+
+def weight_names(layers: Sequence[Layer], prefix: str = "") -> list[str]:
+    """The layers that have a weight matrix or filters, those inside blocks by their dotted names."""
+    names = []
+    for layer in layers:
+        name = f"{prefix}{layer.name}"
+        if layer.has_weight:
+            names.append(name)
+        for branch in layer.branches():
+            names += weight_names(branch.layers, f"{name}.{branch.prefix}")
+    return names

@@ -17,7 +17,7 @@ from cnn.losses import CrossEntropy, Loss
 from cnn.models import Layers, Model
 from cnn.normalization import Normalization, Standardize
 from cnn.optimizers import Optimizer
-from cnn.plan import LayerDoesNotFit, Plan, plan_layers
+from cnn.plan import LayerDoesNotFit, Plan, plan_layers, weight_names
 from cnn.regularizers import Regularizer
 from cnn.schedules import Constant, Schedule
 
@@ -99,6 +99,11 @@ class TrainingSpec(Spec):
         """The layers of the model, each with its name."""
         return self.model.expand(self.dataset.info)
 
+    @property
+    def weight_layers(self) -> list[str]:
+        """Names of the layers with weights, on which penalties and constraints act."""
+        return weight_names(self.layers)
+
     def plan(self) -> Plan:
         """Shapes, parameters and multiply-accumulates, layer by layer."""
         return plan_layers(self.layers, self.dataset.info.shape)
@@ -124,16 +129,17 @@ class TrainingSpec(Spec):
     def _check_model(self) -> None:
         info = self.dataset.info
         # Only a written-out list has places to point at; the layers of a named architecture are ours.
-        pointer = "/model/layers/{}" if isinstance(self.model, Layers) else "/model"
+        written_out = isinstance(self.model, Layers)
         try:
             plan = self.plan()
         except LayerDoesNotFit as error:
-            raise spec_error("shape_mismatch", pointer.format(error.index), str(error)) from error
+            pointer = f"/model/layers{error.pointer}" if written_out else "/model"
+            raise spec_error("shape_mismatch", pointer, str(error)) from error
         if plan.output_shape != (info.num_classes,):
             last = plan.layers[-1]
             raise spec_error(
                 "wrong_output",
-                pointer.format(len(plan.layers) - 1),
+                f"/model/layers/{len(self.layers) - 1}" if written_out else "/model",
                 f"the last layer {last.name} must give one value for each of the {info.num_classes} classes of "
                 f"{info.name}, it gives {last.output_shape}",
                 got=list(last.output_shape),
@@ -156,7 +162,7 @@ class TrainingSpec(Spec):
                 ) from error
 
     def _check_regularizers(self) -> None:
-        names = [str(layer.name) for layer in self.layers if layer.has_weight]
+        names = self.weight_layers
         for index, regularizer in enumerate(self.regularizers):
             for position, pattern in enumerate(regularizer.layers or ()):
                 if not regularizer.select([pattern], names):

@@ -13,8 +13,8 @@ from torch import nn
 from cnn import base
 from cnn.activations import ReLU
 from cnn.base import Shape, ShapeError
-from cnn.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d
-from cnn.plan import LayerDoesNotFit, plan_layers
+from cnn.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, Residual
+from cnn.plan import LayerDoesNotFit, plan_layers, weight_names
 
 MEMBERS: tuple[type[base.Layer], ...] = get_args(get_args(Layer.__value__)[0])
 IMAGE: Shape = (4, 9, 7)
@@ -24,6 +24,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "max_pool2d": {"kernel_size": 2},
     "avg_pool2d": {"kernel_size": 2},
     "linear": {"out_features": 5},
+    "group_norm": {"num_groups": 2},
+    "residual": {"layers": [{"type": "relu"}]},
 }
 VARIANTS: list[tuple[base.Layer, Shape]] = [
     (Conv2d(out_channels=8, kernel_size=5, padding="same"), IMAGE),
@@ -118,4 +120,57 @@ def test_plan_adds_up_and_names_the_layer_that_does_not_fit() -> None:
     assert plan.macs == 9 * 2 * 9 + 18 * 10
     with pytest.raises(LayerDoesNotFit, match=r"layer l \(linear\) does not fit \(2, 3, 3\)") as caught:
         plan_layers([layers[0], layers[3]], (1, 5, 5))
-    assert caught.value.index == 1
+    assert caught.value.pointer == "/1"
+
+
+BLOCK = Residual(
+    name="block",
+    layers=(
+        Conv2d(out_channels=6, kernel_size=3, padding=1, stride=2),
+        ReLU(),
+        Conv2d(name="out", out_channels=6, kernel_size=1),
+    ),
+    shortcut=(Conv2d(name="in", out_channels=6, kernel_size=1, stride=2),),
+)
+
+
+def test_a_residual_block_adds_its_shortcut() -> None:
+    module = BLOCK.build(IMAGE)
+    inputs = torch.randn(2, *IMAGE)
+    first, second, shortcut = module.conv2d1, module.out, module.shortcut.get_submodule("in")
+    torch.testing.assert_close(module(inputs), second(first(inputs).relu()) + shortcut(inputs))
+    identity = Residual(layers=(ReLU(),)).build(IMAGE)
+    torch.testing.assert_close(identity(inputs), inputs.relu() + inputs)
+
+
+def test_the_plan_of_a_block_lists_its_layers_under_the_names_of_their_tensors() -> None:
+    plan = plan_layers([BLOCK], IMAGE)
+    assert [layer.name for layer in plan.layers] == [
+        "block.conv2d1",
+        "block.relu1",
+        "block.out",
+        "block.shortcut.in",
+        "block",
+    ]
+    names = {f"block.{name}" for name, _ in BLOCK.build(IMAGE).named_parameters()}
+    assert names == {f"{layer}.{part}" for layer in weight_names([BLOCK]) for part in ("weight", "bias")}
+    assert plan.num_parameters == sum(parameter.numel() for parameter in BLOCK.build(IMAGE).parameters())
+
+
+def test_a_block_whose_ways_do_not_meet_is_refused_with_its_place() -> None:
+    wider = Residual(name="b", layers=(ReLU(name="r"), Conv2d(name="c", out_channels=8, kernel_size=1)))
+    with pytest.raises(LayerDoesNotFit, match=r"layers give \(8, 9, 7\), but its shortcut gives \(4, 9, 7\)") as caught:
+        plan_layers([ReLU(name="first"), wider], IMAGE)
+    assert caught.value.pointer == "/1"
+    inner = Residual(name="b", layers=(Linear(name="l", out_features=8),))
+    with pytest.raises(LayerDoesNotFit, match=r"layer b\.l \(linear\)") as caught:
+        plan_layers([inner], IMAGE)
+    assert caught.value.pointer == "/0/layers/0"
+
+
+def test_blocks_nest_only_so_deep() -> None:
+    block: base.Layer = ReLU()
+    for _ in range(4):
+        block = Residual(layers=(block,))
+    with pytest.raises(ValueError, match="nested 4 deep"):
+        Residual(layers=(block,))
