@@ -1,4 +1,7 @@
-"""Activations: element-wise functions. To add one: write its class, then name it in `Layer` at the bottom of `layers.py`."""
+"""Activations: element-wise functions.
+
+To add one: write its class, then name it in `Layer` at the bottom of `layers.py`.
+"""
 
 from __future__ import annotations
 

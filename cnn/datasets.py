@@ -1,4 +1,7 @@
-"""Datasets. To add one: write its class, then name it in `Dataset` at the bottom; readers of file formats are in `data.py`."""
+"""Datasets. To add one: write its class, then name it in `Dataset` at the bottom.
+
+Readers of file formats are in `data.py`.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ class FashionMNIST(Spec):
 
 
 class Digits(Spec):
-    """1,797 grey 8 × 8 pictures of handwritten digits, which scikit-learn ships; every fifth one is kept for testing."""
+    """1,797 grey 8 × 8 pictures of handwritten digits, which scikit-learn ships; every fifth one is for testing."""
 
     type: Literal["digits"] = "digits"
 

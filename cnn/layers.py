@@ -1,7 +1,6 @@
 """Layers. To add one: write its class, then name it in `Layer` at the bottom.
 
-Activations are in `activations.py`, dropout layers in `dropout.py`, normalization layers in
-`normalization_layers.py`.
+Others are in `activations.py`, `dropout.py`, `normalization_layers.py` and `whitening.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from cnn.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from cnn.base import Items, LayerCost, Shape, ShapeError, spec_error, with_names
 from cnn.dropout import DropBlock, Dropout, SpatialDropout, StochasticDepth
 from cnn.normalization_layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
+from cnn.whitening import WhiteningConv2d
 
 if TYPE_CHECKING:
     from torch import nn
@@ -251,6 +251,7 @@ Layer = TypeAliasType(
     "Layer",
     Annotated[
         Conv2d
+        | WhiteningConv2d
         | MaxPool2d
         | AvgPool2d
         | GlobalAvgPool2d

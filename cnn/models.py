@@ -1,7 +1,4 @@
-"""Models: lists of layers, written out or by the name of an architecture.
-
-To add an architecture: write its class with `expand()`, then name it in `Model` at the bottom.
-"""
+"""Models: lists of layers, written out or by the name of an architecture of `architectures.py`."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 from typing_extensions import TypeAliasType
 
-from cnn.activations import ReLU
+from cnn.architectures import FastNet, LeNet, ResNet, VGGSmall
 from cnn.base import Items, Spec, with_names
 from cnn.datasets import DatasetInfo
-from cnn.layers import Conv2d, Flatten, Layer, Linear, MaxPool2d, build_layers
+from cnn.layers import Layer, build_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,35 +28,6 @@ class Layers(Spec):
 
     def expand(self, info: DatasetInfo) -> tuple[Layer, ...]:
         return self.layers
-
-
-class LeNet(Spec):
-    """LeNet-5 with ReLU and max-pooling in the place of its squashing and averaging (LeCun et al., 1998).
-
-    Made for 28 × 28 and 32 × 32 images; the first convolution pads 28 to 32.
-    """
-
-    type: Literal["lenet"] = "lenet"
-
-    def expand(self, info: DatasetInfo) -> tuple[Layer, ...]:
-        padding = 2 if info.shape[1] < 32 else 0
-        features: list[Layer] = [
-            Conv2d(name="conv1", out_channels=6, kernel_size=5, padding=padding),
-            ReLU(),
-            MaxPool2d(kernel_size=2),
-            Conv2d(name="conv2", out_channels=16, kernel_size=5),
-            ReLU(),
-            MaxPool2d(kernel_size=2),
-            Flatten(),
-        ]
-        head: list[Layer] = [
-            Linear(name="fc1", out_features=120),
-            ReLU(),
-            Linear(name="fc2", out_features=84),
-            ReLU(),
-            Linear(name="fc3", out_features=info.num_classes),
-        ]
-        return with_names(features + head)
 
 
 def build_network(spec: TrainingSpec) -> nn.Sequential:
@@ -79,4 +47,4 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
     )
 
 
-Model = TypeAliasType("Model", Annotated[Layers | LeNet, Field(discriminator="type")])
+Model = TypeAliasType("Model", Annotated[Layers | LeNet | VGGSmall | ResNet | FastNet, Field(discriminator="type")])

@@ -137,7 +137,7 @@ class ZCAWhitening(Spec):
         vectors = torch.from_numpy(images.reshape(len(images), -1))
         mean = torch.zeros(vectors.shape[1], dtype=torch.float64)
         product = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64)
-        for chunk in vectors.split(4096):
+        for chunk in torch.split(vectors, 4096):
             values = chunk.double() / 255
             mean += values.sum(dim=0)
             product += values.T @ values

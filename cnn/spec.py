@@ -20,6 +20,7 @@ from cnn.optimizers import Optimizer
 from cnn.plan import LayerDoesNotFit, Plan, plan_layers, weight_names
 from cnn.regularizers import Regularizer
 from cnn.schedules import Constant, Schedule
+from cnn.whitening import WhiteningConv2d
 
 MAX_PARAMETERS = 1_000_000_000
 
@@ -144,6 +145,13 @@ class TrainingSpec(Spec):
                 f"{info.name}, it gives {last.output_shape}",
                 got=list(last.output_shape),
             )
+        for index, layer in enumerate(self.layers[1:], start=1):
+            if isinstance(layer, WhiteningConv2d):
+                raise spec_error(
+                    "whitening_not_first",
+                    f"/model/layers/{index}",
+                    f"layer {layer.name}: no gradient flows through a whitening_conv2d, so it must be the first layer",
+                )
         if plan.num_parameters > MAX_PARAMETERS:
             raise spec_error(
                 "model_too_large",
