@@ -1,22 +1,61 @@
 """Architectures: networks that are known by a name, written as lists of our layers.
 
-To add one: write its class with `expand()`, then name it in `Model` at the bottom of `models.py`.
+To add one: write its class with `expand()`, then name it in `Model` at the bottom of `models.py`. Those that are no
+lists are in `torchvision_models.py`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from cnn.activations import ReLU
 from cnn.base import Layer, Spec, with_names
 from cnn.datasets import DatasetInfo
-from cnn.layers import Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, Residual
+from cnn.layers import Conv2d, Flatten, Linear, Residual, build_layers, graph_of
 from cnn.normalization_layers import BatchNorm
+from cnn.plan import Node, Plan, plan_graph
+from cnn.pooling import GlobalAvgPool2d, MaxPool2d
 from cnn.whitening import WhiteningConv2d
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Depth = Literal[8, 14, 20, 26, 32, 38, 44, 50, 56]
+
+
+class Architecture(Spec):
+    """A network for the images and classes of a dataset."""
+
+    type: str
+    """Which network it is: the discriminator of the union."""
+
+    def graph(self, info: DatasetInfo) -> tuple[Node, ...]:
+        """Its layers in the order of the forward pass. Raises LayerDoesNotFit when the images cannot be taken."""
+        raise NotImplementedError
+
+    def build(self, info: DatasetInfo) -> nn.Sequential:
+        """Its torch modules, freshly initialized; their paths are the names of the layers in the graph."""
+        raise NotImplementedError
+
+    def plan(self, info: DatasetInfo) -> Plan:
+        """Its costs, layer by layer. Raises LayerDoesNotFit."""
+        return plan_graph(self.graph(info), info.shape)
+
+
+class LayerList(Architecture):
+    """A network whose layers are applied one after the other."""
+
+    def expand(self, info: DatasetInfo) -> tuple[Layer, ...]:
+        """Its layers, each with a name."""
+        raise NotImplementedError
+
+    def graph(self, info: DatasetInfo) -> tuple[Node, ...]:
+        return graph_of(self.expand(info))
+
+    def build(self, info: DatasetInfo) -> nn.Sequential:
+        return build_layers(self.expand(info), info.shape)
 
 
 def conv(out_channels: int, kernel_size: int = 3, stride: int = 1) -> list[Layer]:
@@ -28,7 +67,7 @@ def conv(out_channels: int, kernel_size: int = 3, stride: int = 1) -> list[Layer
     ]
 
 
-class LeNet(Spec):
+class LeNet(LayerList):
     """LeNet-5 with ReLU and max-pooling in the place of its squashing and averaging (LeCun et al., 1998).
 
     Made for 28 × 28 and 32 × 32 images; the first convolution pads 28 to 32.
@@ -37,7 +76,7 @@ class LeNet(Spec):
     type: Literal["lenet"] = "lenet"
 
     def expand(self, info: DatasetInfo) -> tuple[Layer, ...]:
-        padding = 2 if info.shape[1] < 32 else 0
+        padding = 2 if min(info.shape[1:]) < 32 else 0
         features: list[Layer] = [
             Conv2d(name="conv1", out_channels=6, kernel_size=5, padding=padding),
             ReLU(),
@@ -57,7 +96,7 @@ class LeNet(Spec):
         return with_names(features + head)
 
 
-class VGGSmall(Spec):
+class VGGSmall(LayerList):
     """Pairs of 3 × 3 convolutions between poolings (Simonyan & Zisserman, ICLR 2015), for small images.
 
     Three stages of `width`, 2 `width` and 4 `width` channels, each convolution with batch norm and ReLU, then the mean
@@ -77,7 +116,7 @@ class VGGSmall(Spec):
         return with_names([*layers, GlobalAvgPool2d(), Linear(name="fc", out_features=info.num_classes)])
 
 
-class ResNet(Spec):
+class ResNet(LayerList):
     """The residual network for small images of He et al. (CVPR 2016, section 4.2): depth 6n + 2.
 
     A 3 × 3 convolution, three stages of n blocks with `width`, 2 `width` and 4 `width` channels, the mean of each
@@ -112,7 +151,7 @@ class ResNet(Spec):
         )
 
 
-class FastNet(Spec):
+class FastNet(LayerList):
     """A net for accuracy per second on small images, after the CIFAR-10 speed records (Jordan, 2024, arXiv 2404.00498).
 
     A frozen convolution that whitens patches, then two 3 × 3 convolutions with `width` and 2 `width` channels. Pooling
@@ -136,7 +175,6 @@ class FastNet(Spec):
             BatchNorm(),
             ReLU(),
         ]
-        side = info.shape[1] // 4
-        if side >= 3:
+        if min(info.shape[1:]) // 4 >= 3:
             layers.append(MaxPool2d(kernel_size=3))
         return with_names([*layers, Flatten(), Linear(name="fc", out_features=info.num_classes)])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -48,22 +48,25 @@ class Spec(BaseModel):
     )
 
 
+FLOAT_BYTES = 4
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """What a layer does to one sample: the shape that comes out, its trainable parameters, its multiply-accumulates."""
+    """What a layer does to one sample: the shape that comes out, its trainable parameters, its multiply-accumulates.
+
+    And what it keeps until the backward pass: its input, its output, and `kept_bytes` beside them (masks, indices,
+    statistics of a sample). What does not grow with the batch, such as statistics of the batch, is not counted.
+    """
 
     shape: Shape
     num_parameters: int = 0
     macs: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A sequence of layers inside another: the field that holds them, and what their names begin with."""
-
-    field: str
-    prefix: str
-    layers: Sequence[Layer]
+    keeps_input: bool = False
+    keeps_output: bool = False
+    kept_bytes: int = 0
+    is_view: bool = False
+    """The output is the input in another shape: the same memory."""
 
 
 class ShapeError(ValueError):
@@ -77,13 +80,11 @@ class Layer(Spec):
     """Which layer it is: the discriminator of the union."""
     has_weight: ClassVar[bool] = False
     """Whether it has a weight matrix or filters, which penalties and constraints act on by default."""
+    is_fitted: ClassVar[bool] = False
+    """Whether `fit` computes its buffers from training images, through which no gradient flows: it must come first."""
 
     name: LayerName | None = None
     """Prefix of the layer's tensors in `model.safetensors`."""
-
-    def branches(self) -> tuple[Branch, ...]:
-        """The layers that it is made of, if it is made of layers."""
-        return ()
 
     def cost(self, shape: Shape) -> LayerCost:
         """Shape arithmetic for one sample of `shape`, without torch. Raises ShapeError when it does not fit."""
@@ -91,6 +92,10 @@ class Layer(Spec):
 
     def build(self, shape: Shape) -> nn.Module:
         """The torch module for samples of `shape`."""
+        raise NotImplementedError
+
+    def fit(self, images: Tensor) -> dict[str, Tensor]:
+        """The state dict of its module for normalized training images (N, C, H, W), where `is_fitted`."""
         raise NotImplementedError
 
     def require_image(self, shape: Shape) -> tuple[int, int, int]:
@@ -102,6 +107,14 @@ class Layer(Spec):
         if len(shape) != 1:
             raise ShapeError(f"expected a vector, got an image of shape {shape}: put a flatten layer before it")
         return shape[0]
+
+
+class Join(Layer):
+    """A layer that makes one tensor of several."""
+
+    def join(self, shapes: Sequence[Shape]) -> LayerCost:
+        """Shape arithmetic for samples of `shapes`. Raises ShapeError when they do not fit together."""
+        raise NotImplementedError
 
 
 L = TypeVar("L", bound=Layer)

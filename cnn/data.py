@@ -1,16 +1,14 @@
-"""The arrays of a dataset, and the readers of their file formats.
+"""The arrays of a dataset.
 
 A dataset is decoded once to `.npy` files, which every trainer of a host maps into memory and shares.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,16 +17,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn.errors import DataCorrupt
+from cnn.splits import stratified_split
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
-SYSTEM_FOLDER = Path("/usr/share/datasets")
-FASHION_MNIST_FILES = {
-    "train_images": "train-images-idx3-ubyte.gz",
-    "train_labels": "train-labels-idx1-ubyte.gz",
-    "test_images": "t10k-images-idx3-ubyte.gz",
-    "test_labels": "t10k-labels-idx1-ubyte.gz",
-}
+PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+MAX_CLASSES = 100_000
+TEST_SEED = 0
+"""Of the division that `test_fraction` asks for: a constant, so that a folder has one test split whoever trains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,76 +43,70 @@ class Data:
     digest: str
 
 
-class DatasetMissing(Exception):
-    """The files of a dataset are nowhere; the message says where they were sought and how to get them."""
-
-
-def read_fashion_mnist(folder: Path) -> Data:
-    places = [folder, SYSTEM_FOLDER / "fashion-mnist"]
-    for place in places:
-        files = {part: place / name for part, name in FASHION_MNIST_FILES.items()}
-        if all(path.is_file() for path in files.values()):
-            return _data(*(read_idx(path) for path in files.values()))
-    raise DatasetMissing(
-        f"Fashion-MNIST is neither in {places[0]} nor in {places[1]}. Either run `python -m cnn.fetch fashion_mnist "
-        f"--data-dir {folder.parent.parent}`, or install Debian's package dataset-fashion-mnist, or put the four "
-        f"original files ({', '.join(FASHION_MNIST_FILES.values())}) into {places[0]}."
-    )
-
-
-def read_digits() -> Data:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # the source counts 0 to 16
-    test = np.arange(len(images)) % 5 == 4
-    return _data(images[~test], digits.target[~test], images[test], digits.target[test])
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An array of unsigned bytes from an IDX file, gzipped or not. Raises ValueError when it is not one."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        content = file.read()
-    try:
-        zeros, element_type, num_dimensions = struct.unpack_from(">HBB", content)
-        if zeros != 0 or element_type != 8:
-            raise ValueError(
-                f"{path}: expected an IDX file of unsigned bytes, which begins 00 00 08, got {content[:4]!r}"
-            )
-        shape = struct.unpack_from(f">{num_dimensions}I", content, 4)
-    except struct.error:
-        raise ValueError(f"{path}: too short for the header of an IDX file: {len(content)} bytes") from None
-    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * num_dimensions)
-    if values.size != np.prod(shape):
-        raise ValueError(f"{path}: its header announces {shape}, but {values.size} bytes follow")
-    return values.reshape(shape)
-
-
-def _data(
-    train_images: Images, train_labels: NDArray[np.integer], test_images: Images, test_labels: NDArray[np.integer]
+def build_data(
+    where: str, train_images: Images, train_labels: Labels, test_images: Images, test_labels: Labels
 ) -> Data:
-    arrays = (
-        np.ascontiguousarray(train_images.reshape(-1, 1, *train_images.shape[1:])),
-        train_labels.astype(np.int64),
-        np.ascontiguousarray(test_images.reshape(-1, 1, *test_images.shape[1:])),
-        test_labels.astype(np.int64),
-    )
+    """Data of images (N, C, H, W) and labels (N,). Raises DataCorrupt, naming `where`, when they do not go together."""
+    for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
+        if len(images) != len(labels) or not len(images):
+            raise DataCorrupt(
+                f"{where}: expected a label for each of one or more {split} images, "
+                f"got {len(images)} images and {len(labels)} labels"
+            )
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise DataCorrupt(
+            f"{where}: train and test images must have one shape (channels, height, width), "
+            f"they have {train_images.shape[1:]} and {test_images.shape[1:]}"
+        )
+    train_images, test_images = np.ascontiguousarray(train_images), np.ascontiguousarray(test_images)
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in (train_images, train_labels, test_images, test_labels):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.data)
-    return Data(*arrays, digest=f"sha256:{digest.hexdigest()}")
+    return Data(train_images, train_labels, test_images, test_labels, f"sha256:{digest.hexdigest()}")
+
+
+def split_counts(where: str, num_images: int, fraction: float) -> tuple[int, int]:
+    """Images of the training split and of the test split that `hold_out_test` makes."""
+    num_test = round(fraction * num_images)
+    if num_test in (0, num_images):
+        raise DataCorrupt(
+            f"{where}: a test_fraction of {fraction} leaves {num_images - num_test} images for training and {num_test} "
+            f"for testing of {num_images}"
+        )
+    return num_images - num_test, num_test
+
+
+def hold_out_test(where: str, images: Images, labels: Labels, fraction: float) -> Data:
+    """Data whose test split is round(fraction · N) of the samples, with the same share of every class."""
+    train, test = stratified_split(labels, fraction, TEST_SEED, "test")
+    return build_data(where, images[train], labels[train], images[test], labels[test])
+
+
+def checked_labels(where: str, labels: NDArray[np.generic]) -> Labels:
+    """Class numbers (N,) from 0 as int64. Raises DataCorrupt, naming `where`, when they are anything else."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataCorrupt(f"{where}: expected integers of shape (N,), got {labels.dtype} of shape {labels.shape}")
+    if not labels.size:
+        raise DataCorrupt(f"{where}: there are no labels")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= MAX_CLASSES:
+        raise DataCorrupt(f"{where}: expected class numbers from 0 to at most {MAX_CLASSES - 1}, got {low} to {high}")
+    return labels.astype(np.int64)
+
+
+def number_names(*labels: Labels) -> tuple[str, ...]:
+    """The classes that occur and those below them, named by their numbers."""
+    return tuple(str(number) for number in range(1 + max(int(part.max()) for part in labels)))
 
 
 def decoded_once(folder: Path, decode: Callable[[], Data]) -> Data:
     """The dataset from `folder`, which is written from `decode()` when it is not there yet."""
-    parts = ("train_images", "train_labels", "test_images", "test_labels")
     if not folder.is_dir():
         data = decode()
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoded-"))
-        for part in parts:
+        for part in PARTS:
             np.save(temporary / f"{part}.npy", getattr(data, part))
         (temporary / "digest.json").write_text(json.dumps({"digest": data.digest}))
         try:
@@ -125,7 +117,7 @@ def decoded_once(folder: Path, decode: Callable[[], Data]) -> Data:
                 raise
     # Copy-on-write maps share their pages between processes, and torch takes them without a warning.
     train_images, train_labels, test_images, test_labels = (
-        np.load(folder / f"{part}.npy", mmap_mode="c") for part in parts
+        np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS
     )
     digest = json.loads((folder / "digest.json").read_text())["digest"]
     return Data(train_images, train_labels, test_images, test_labels, digest)

@@ -1,6 +1,6 @@
 """Datasets. To add one: write its class, then name it in `Dataset` at the bottom.
 
-Readers of file formats are in `data.py`.
+Those in files of one's own are in `local_datasets.py`, readers of file formats in `formats/`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from cnn.base import Spec
+from cnn.errors import DataCorrupt
+from cnn.formats import cifar100_labels
+from cnn.local_datasets import IDX, NPZ, ImageFolder
 
 if TYPE_CHECKING:
     from cnn.data import Data
@@ -33,7 +36,39 @@ class DatasetInfo:
         return len(self.labels)
 
 
-class FashionMNIST(Spec):
+class Published(Spec):
+    """A dataset that everybody has under one name: its shape and classes are known without its files."""
+
+    type: str
+    local_path: ClassVar[bool] = False
+    """Whether the spec names files of the machine that trains, which is nothing to accept from somebody else."""
+    info: ClassVar[DatasetInfo]
+
+    def load(self, data_dir: Path) -> Data:
+        """Decoded once. Raises DatasetMissing, which says what to do, or DataCorrupt."""
+        from cnn.data import decoded_once
+
+        folder = data_dir / "datasets" / self.type
+        return decoded_once(folder / "decoded", lambda: self._checked(self.read(folder)))
+
+    def _checked(self, data: Data) -> Data:
+        """Files of the right format may still be those of another dataset."""
+        info, num_classes = self.info, 1 + int(max(data.train_labels.max(), data.test_labels.max()))
+        expected = ((info.num_train, *info.shape), (info.num_test, *info.shape), info.num_classes)
+        came = (data.train_images.shape, data.test_images.shape, num_classes)
+        if came != expected:
+            raise DataCorrupt(
+                f"{self.type}: expected train images, test images and classes {expected}, got {came}",
+                "the files may be those of another dataset",
+            )
+        return data
+
+    def read(self, folder: Path) -> Data:
+        """From the published files, which are in `folder` unless a class says otherwise."""
+        raise NotImplementedError
+
+
+class FashionMNIST(Published):
     """70,000 grey 28 × 28 pictures of clothes in 10 classes (Xiao, Rasul & Vollgraf, 2017)."""
 
     type: Literal["fashion_mnist"] = "fashion_mnist"
@@ -57,15 +92,72 @@ class FashionMNIST(Spec):
         num_test=10000,
     )
 
-    def load(self, data_dir: Path) -> Data:
-        """From `<data_dir>/datasets/fashion_mnist`, the system's folder, or torchvision's download."""
-        from cnn.data import decoded_once, read_fashion_mnist
+    def read(self, folder: Path) -> Data:
+        """From `folder`, the system's folder, or torchvision's download."""
+        from cnn.formats.idx import read_published
 
-        folder = data_dir / "datasets" / self.type
-        return decoded_once(folder / "decoded", lambda: read_fashion_mnist(folder))
+        return read_published(folder, self.type, "Fashion-MNIST")
 
 
-class Digits(Spec):
+class MNIST(Published):
+    """70,000 grey 28 × 28 pictures of handwritten digits (LeCun, Cortes & Burges, 1998)."""
+
+    type: Literal["mnist"] = "mnist"
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="mnist", shape=(1, 28, 28), labels=tuple("0123456789"), num_train=60000, num_test=10000
+    )
+
+    def read(self, folder: Path) -> Data:
+        """From `folder`, the system's folder, or torchvision's download."""
+        from cnn.formats.idx import read_published
+
+        return read_published(folder, self.type, "MNIST")
+
+
+class CIFAR10(Published):
+    """60,000 colour 32 × 32 photographs in 10 classes (Krizhevsky, 2009), from the published binary version."""
+
+    type: Literal["cifar10"] = "cifar10"
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="cifar10",
+        shape=(3, 32, 32),
+        labels=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        num_train=50000,
+        num_test=10000,
+    )
+
+    def read(self, folder: Path) -> Data:
+        """From `cifar-10-binary.tar.gz` in `folder`, or what is in it, unpacked there."""
+        from cnn.formats.cifar import CIFAR10 as FILES
+        from cnn.formats.cifar import read_cifar
+
+        return read_cifar(folder, FILES, self.info.labels)
+
+
+class CIFAR100(Published):
+    """60,000 colour 32 × 32 photographs in 100 classes (Krizhevsky, 2009), from the published binary version."""
+
+    type: Literal["cifar100"] = "cifar100"
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="cifar100",
+        shape=(3, 32, 32),
+        labels=cifar100_labels.LABELS,
+        num_train=50000,
+        num_test=10000,
+    )
+
+    def read(self, folder: Path) -> Data:
+        """From `cifar-100-binary.tar.gz` in `folder`, or what is in it, unpacked there."""
+        from cnn.formats.cifar import CIFAR100 as FILES
+        from cnn.formats.cifar import read_cifar
+
+        return read_cifar(folder, FILES, self.info.labels)
+
+
+class Digits(Published):
     """1,797 grey 8 × 8 pictures of handwritten digits, which scikit-learn ships; every fifth one is for testing."""
 
     type: Literal["digits"] = "digits"
@@ -74,10 +166,17 @@ class Digits(Spec):
         name="digits", shape=(1, 8, 8), labels=tuple("0123456789"), num_train=1438, num_test=359
     )
 
-    def load(self, data_dir: Path) -> Data:
-        from cnn.data import decoded_once, read_digits
+    def read(self, folder: Path) -> Data:
+        from cnn.formats.digits import read_digits
 
-        return decoded_once(data_dir / "datasets" / self.type / "decoded", read_digits)
+        return read_digits()
 
 
-Dataset = TypeAliasType("Dataset", Annotated[FashionMNIST | Digits, Field(discriminator="type")])
+Dataset = TypeAliasType(
+    "Dataset",
+    Annotated[
+        FashionMNIST | MNIST | CIFAR10 | CIFAR100 | Digits | ImageFolder | NPZ | IDX, Field(discriminator="type")
+    ],
+)
+LOCAL_TYPES = frozenset(member.model_fields["type"].default for member in (ImageFolder, NPZ, IDX))
+"""The tags of the datasets that name files, for those who must refuse them before a spec is checked."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from cnn.base import Layer, LayerCost, Shape, ShapeError
+from cnn.base import FLOAT_BYTES, Layer, LayerCost, Shape, ShapeError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +36,7 @@ class Dropout(Layer):
     """Where the expected activation is corrected for the dropped nodes."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(shape)
+        return LayerCost(shape, kept_bytes=FLOAT_BYTES * math.prod(shape))
 
     def build(self, shape: Shape) -> nn.Module:
         from cnn.nn.dropout import Dropout as Module
@@ -54,8 +55,8 @@ class SpatialDropout(Layer):
     """Probability that a channel is kept."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        self.require_image(shape)
-        return LayerCost(shape)
+        channels = self.require_image(shape)[0]
+        return LayerCost(shape, kept_bytes=FLOAT_BYTES * channels)
 
     def build(self, shape: Shape) -> nn.Module:
         from cnn.nn.dropout import MaskedDropout
@@ -75,7 +76,7 @@ class StochasticDepth(Layer):
     """Probability that a sample is kept."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(shape)
+        return LayerCost(shape, kept_bytes=FLOAT_BYTES)
 
     def build(self, shape: Shape) -> nn.Module:
         from cnn.nn.dropout import MaskedDropout
@@ -101,7 +102,7 @@ class DropBlock(Layer):
         _, height, width = self.require_image(shape)
         if self.block_size > min(height, width):
             raise ShapeError(f"block_size may be at most the side of the image, got {self.block_size} for {shape}")
-        return LayerCost(shape)
+        return LayerCost(shape, kept_bytes=FLOAT_BYTES * math.prod(shape))
 
     def build(self, shape: Shape) -> nn.Module:
         from cnn.nn.dropout import DropBlock as Module

@@ -1,39 +1,41 @@
 """Layers. To add one: write its class, then name it in `Layer` at the bottom.
 
-Others are in `activations.py`, `dropout.py`, `normalization_layers.py` and `whitening.py`.
+Others are in `activations.py`, `dropout.py`, `normalization_layers.py`, `pooling.py` and `whitening.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from cnn import base
-from cnn.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from cnn.activations import ELU, GELU, Hardsigmoid, Hardswish, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from cnn.base import Items, LayerCost, Shape, ShapeError, spec_error, with_names
 from cnn.dropout import DropBlock, Dropout, SpatialDropout, StochasticDepth
 from cnn.normalization_layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
+from cnn.plan import Node
+from cnn.pooling import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    KernelSize,
+    MaxPool2d,
+    Padding,
+    Stride,
+    window,
+)
 from cnn.whitening import WhiteningConv2d
 
 if TYPE_CHECKING:
     from torch import nn
 
-KernelSize = Annotated[int, Field(ge=1, le=255)]
-Stride = Annotated[int, Field(ge=1, le=255)]
-Padding = Annotated[int, Field(ge=0, le=255)]
 Width = Annotated[int, Field(ge=1, le=65536)]
-
-
-def _window(size: int, kernel_size: int, stride: int, padding: int, dilation: int = 1) -> int:
-    """How many positions a window takes along one side; torch's rounding (down)."""
-    extent = dilation * (kernel_size - 1) + 1
-    if extent > size + 2 * padding:
-        raise ShapeError(f"its kernel covers {extent} pixels, but only {size} + 2 x {padding} (padding) reach it")
-    return (size + 2 * padding - extent) // stride + 1
 
 
 class Conv2d(base.Layer):
@@ -70,11 +72,12 @@ class Conv2d(base.Layer):
                 )
         else:
             padding = 0 if self.padding == "valid" else self.padding
-            height = _window(height, self.kernel_size, self.stride, padding, self.dilation)
-            width = _window(width, self.kernel_size, self.stride, padding, self.dilation)
+            height = window(height, self.kernel_size, self.stride, padding, self.dilation)
+            width = window(width, self.kernel_size, self.stride, padding, self.dilation)
         weights = self.out_channels * (channels // self.groups) * self.kernel_size**2
         biases = self.out_channels if self.bias else 0
-        return LayerCost((self.out_channels, height, width), weights + biases, weights * height * width)
+        macs = weights * height * width
+        return LayerCost((self.out_channels, height, width), weights + biases, macs, keeps_input=True)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -91,86 +94,6 @@ class Conv2d(base.Layer):
         )
 
 
-class MaxPool2d(base.Layer):
-    """The largest value of each window."""
-
-    type: Literal["max_pool2d"] = "max_pool2d"
-    kernel_size: KernelSize
-    """Side of the square window, in pixels."""
-    stride: Stride | None = None
-    """Step of the window, in pixels; by default its side."""
-    padding: Padding = 0
-    """Pixels of minus infinity around the image, at most half the window."""
-
-    def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(_pooled(self, shape))
-
-    def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.MaxPool2d(self.kernel_size, self.stride, self.padding)
-
-
-class AvgPool2d(base.Layer):
-    """The mean of each window; padded zeros count, as in torch."""
-
-    type: Literal["avg_pool2d"] = "avg_pool2d"
-    kernel_size: KernelSize
-    """Side of the square window, in pixels."""
-    stride: Stride | None = None
-    """Step of the window, in pixels; by default its side."""
-    padding: Padding = 0
-    """Pixels of zeros around the image, at most half the window."""
-
-    def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(_pooled(self, shape))
-
-    def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.AvgPool2d(self.kernel_size, self.stride, self.padding)
-
-
-def _pooled(layer: MaxPool2d | AvgPool2d, shape: Shape) -> Shape:
-    channels, height, width = layer.require_image(shape)
-    if 2 * layer.padding > layer.kernel_size:
-        raise ShapeError(f"padding may be at most half the window of {layer.kernel_size}, got {layer.padding}")
-    stride = layer.stride or layer.kernel_size
-    return (
-        channels,
-        _window(height, layer.kernel_size, stride, layer.padding),
-        _window(width, layer.kernel_size, stride, layer.padding),
-    )
-
-
-class GlobalAvgPool2d(base.Layer):
-    """The mean of each channel: an image becomes a vector of its channels."""
-
-    type: Literal["global_avg_pool2d"] = "global_avg_pool2d"
-
-    def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost((self.require_image(shape)[0],))
-
-    def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
-class GlobalMaxPool2d(base.Layer):
-    """The largest value of each channel: an image becomes a vector of its channels."""
-
-    type: Literal["global_max_pool2d"] = "global_max_pool2d"
-
-    def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost((self.require_image(shape)[0],))
-
-    def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
-
-
 class Flatten(base.Layer):
     """An image becomes the vector of its channels × height × width values, channels first."""
 
@@ -178,7 +101,7 @@ class Flatten(base.Layer):
 
     def cost(self, shape: Shape) -> LayerCost:
         self.require_image(shape)
-        return LayerCost((math.prod(shape),))
+        return LayerCost((math.prod(shape),), is_view=True)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -199,7 +122,8 @@ class Linear(base.Layer):
 
     def cost(self, shape: Shape) -> LayerCost:
         weights = self.require_vector(shape) * self.out_features
-        return LayerCost((self.out_features,), weights + (self.out_features if self.bias else 0), weights)
+        biases = self.out_features if self.bias else 0
+        return LayerCost((self.out_features,), weights + biases, weights, keeps_input=True)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -207,11 +131,46 @@ class Linear(base.Layer):
         return nn.Linear(shape[0], self.out_features, bias=self.bias)
 
 
+class WeightNorm(base.Layer):
+    """A convolution or dense layer with its weights' length and direction apart (Salimans & Kingma, NeurIPS 2016).
+
+    w = g · v / ‖v‖₂ for the incoming weights w of each output channel or output; g and v are what is learned, and begin
+    so that w is what the layer itself begins with. In `model.safetensors` they are
+    `<name>.parametrizations.weight.original0` (g) and `.original1` (v). Penalties and max-norm do not act on it: the
+    length of v is without effect, and that of w is one number g that is learned.
+    """
+
+    type: Literal["weight_norm"] = "weight_norm"
+    layer: Annotated[Conv2d | Linear, Field(discriminator="type")]
+    """The layer whose weights are meant; it takes its name from this one."""
+
+    @model_validator(mode="after")
+    def _refuse_inner_name(self) -> Self:
+        if self.layer.name is not None:
+            raise spec_error(
+                "misplaced_name",
+                "/layer/name",
+                f"the layer in a weight_norm has no name of its own: give {self.layer.name!r} to the weight_norm",
+                got=self.layer.name,
+            )
+        return self
+
+    def cost(self, shape: Shape) -> LayerCost:
+        cost = self.layer.cost(shape)
+        return replace(cost, num_parameters=cost.num_parameters + cost.shape[0])
+
+    def build(self, shape: Shape) -> nn.Module:
+        from torch.nn.utils.parametrizations import weight_norm
+
+        module: nn.Module = weight_norm(self.layer.build(shape))
+        return module
+
+
 MAX_DEPTH = 4
 """Of residual blocks in residual blocks: what walks through them doubles its work with every level."""
 
 
-class Residual(base.Layer):
+class Residual(base.Join):
     """layers(x) + shortcut(x): the layers learn what to add to their input (He et al., CVPR 2016).
 
     Without a shortcut the input itself is added. Its layers are called `<name>.<layer>`, those of the shortcut
@@ -224,22 +183,22 @@ class Residual(base.Layer):
     shortcut: Annotated[Items[Layer], Field(max_length=1000), AfterValidator(with_names)] = ()
     """The other way, such as a 1 × 1 convolution where the shape changes."""
 
-    def branches(self) -> tuple[base.Branch, ...]:
-        return (base.Branch("layers", "", self.layers), base.Branch("shortcut", "shortcut.", self.shortcut))
-
     @model_validator(mode="after")
     def _limit_depth(self) -> Self:
         if _depth(self) > MAX_DEPTH:
             raise spec_error("nested_too_deep", "", f"residual blocks may be nested {MAX_DEPTH} deep, not deeper")
         return self
 
-    def cost(self, shape: Shape) -> LayerCost:
-        branch, shortcut = shape_after(self.layers, shape), shape_after(self.shortcut, shape)
+    def join(self, shapes: Sequence[Shape]) -> LayerCost:
+        branch, shortcut = shapes
         if branch != shortcut:
             raise ShapeError(
                 f"its layers give {branch}, but its shortcut gives {shortcut}: they must be the same to add"
             )
         return LayerCost(branch)
+
+    def cost(self, shape: Shape) -> LayerCost:
+        return self.join([shape_after(self.layers, shape), shape_after(self.shortcut, shape)])
 
     def build(self, shape: Shape) -> nn.Module:
         from cnn.nn.residual import Residual as Module
@@ -254,14 +213,19 @@ Layer = TypeAliasType(
         | WhiteningConv2d
         | MaxPool2d
         | AvgPool2d
+        | AdaptiveAvgPool2d
         | GlobalAvgPool2d
         | GlobalMaxPool2d
         | Flatten
         | Linear
+        | WeightNorm
         | ReLU
         | LeakyReLU
+        | ELU
         | GELU
         | SiLU
+        | Hardswish
+        | Hardsigmoid
         | Tanh
         | Sigmoid
         | BatchNorm
@@ -280,8 +244,8 @@ Layer = TypeAliasType(
 
 
 def _depth(block: Residual) -> int:
-    inner = (layer for branch in block.branches() for layer in branch.layers)
-    return 1 + max((_depth(layer) for layer in inner if isinstance(layer, Residual)), default=0)
+    inner = (layer for layer in (*block.layers, *block.shortcut) if isinstance(layer, Residual))
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def shape_after(layers: Sequence[base.Layer], shape: Shape) -> Shape:
@@ -289,6 +253,28 @@ def shape_after(layers: Sequence[base.Layer], shape: Shape) -> Shape:
     for layer in layers:
         shape = layer.cost(shape).shape
     return shape
+
+
+def graph_of(layers: Sequence[base.Layer], pointer: str = "") -> tuple[Node, ...]:
+    """The graph of a list of named layers, which stands at `pointer`; a block comes behind its layers."""
+    nodes: list[Node] = []
+    _append(nodes, layers, source=0, prefix="", pointer=pointer)
+    return tuple(nodes)
+
+
+def _append(nodes: list[Node], layers: Sequence[base.Layer], source: int, prefix: str, pointer: str) -> int:
+    """Add the layers behind the tensor `source`, and give the tensor that they make."""
+    for index, layer in enumerate(layers):
+        name, place = f"{prefix}{layer.name}", f"{pointer}/{index}"
+        inputs: tuple[int, ...] = (source,)
+        if isinstance(layer, Residual):
+            inputs = (
+                _append(nodes, layer.layers, source, f"{name}.", f"{place}/layers"),
+                _append(nodes, layer.shortcut, source, f"{name}.shortcut.", f"{place}/shortcut"),
+            )
+        nodes.append(Node(name, layer, inputs, place))
+        source = len(nodes)
+    return source
 
 
 def build_layers(layers: Sequence[base.Layer], shape: Shape) -> nn.Sequential:

@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from cnn.base import Layer, LayerCost, Shape, ShapeError
+from cnn.base import FLOAT_BYTES, Layer, LayerCost, Shape, ShapeError
 
 if TYPE_CHECKING:
     from torch import nn
 
 Epsilon = Annotated[float, Field(gt=0)]
+
+
+def _grouped(shape: Shape, num_groups: int, affine: bool) -> LayerCost:
+    """Normalization of each sample over groups of channels: mean and 1 / std of each group are kept."""
+    num_parameters = 2 * shape[0] if affine else 0
+    return LayerCost(shape, num_parameters, keeps_input=True, kept_bytes=2 * FLOAT_BYTES * num_groups)
 
 
 class BatchNorm(Layer):
@@ -30,7 +36,7 @@ class BatchNorm(Layer):
     """Learn a weight and a bias per channel."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(shape, num_parameters=2 * shape[0] if self.affine else 0)
+        return LayerCost(shape, num_parameters=2 * shape[0] if self.affine else 0, keeps_input=True)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -53,7 +59,7 @@ class LayerNorm(Layer):
     """Learn a weight and a bias per channel."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        return LayerCost(shape, num_parameters=2 * shape[0] if self.affine else 0)
+        return _grouped(shape, 1, self.affine)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -75,7 +81,7 @@ class GroupNorm(Layer):
     def cost(self, shape: Shape) -> LayerCost:
         if shape[0] % self.num_groups:
             raise ShapeError(f"num_groups {self.num_groups} must divide the {shape[0]} channels")
-        return LayerCost(shape, num_parameters=2 * shape[0] if self.affine else 0)
+        return _grouped(shape, self.num_groups, self.affine)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -96,7 +102,9 @@ class InstanceNorm(Layer):
         channels, height, width = self.require_image(shape)
         if height * width == 1:
             raise ShapeError("expected more than one pixel per channel, got 1: every output would be 0")
-        return LayerCost(shape, num_parameters=2 * channels if self.affine else 0)
+        # Torch repeats the weights of the channels for each sample.
+        kept_bytes = FLOAT_BYTES * channels * (3 if self.affine else 2)
+        return LayerCost(shape, 2 * channels if self.affine else 0, keeps_input=True, kept_bytes=kept_bytes)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -121,8 +129,10 @@ class LocalResponseNorm(Layer):
     """Added to the activity."""
 
     def cost(self, shape: Shape) -> LayerCost:
-        self.require_image(shape)
-        return LayerCost(shape)
+        channels, height, width = self.require_image(shape)
+        # The squares with their padding; the activity; its power.
+        kept = ((channels + self.size - 1) + 2 * channels) * height * width
+        return LayerCost(shape, keeps_input=True, kept_bytes=FLOAT_BYTES * kept)
 
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn

@@ -5,22 +5,23 @@ The same class is the body of a request, the stored record, the file of the comm
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cnn.augmentation import Augmentation
-from cnn.base import Items, Layer, ShapeError, Spec, spec_error
+from cnn.base import Items, ShapeError, Spec, spec_error
 from cnn.datasets import Dataset
 from cnn.early_stopping import EarlyStopping
+from cnn.errors import DataCorrupt, DatasetMissing
 from cnn.losses import CrossEntropy, Loss
-from cnn.models import Layers, Model
+from cnn.models import Model
 from cnn.normalization import Normalization, Standardize
 from cnn.optimizers import Optimizer
-from cnn.plan import LayerDoesNotFit, Plan, plan_layers, weight_names
+from cnn.plan import LayerDoesNotFit, Plan
 from cnn.regularizers import Regularizer
 from cnn.schedules import Constant, Schedule
-from cnn.whitening import WhiteningConv2d
 
 MAX_PARAMETERS = 1_000_000_000
 
@@ -30,6 +31,10 @@ class Split(Spec):
 
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images that is kept for validation; 0 for none."""
+    num_train: Annotated[int, Field(ge=1)] | None = None
+    """Use only so many images of the training split, with the same share of every class; null for all.
+
+    With one seed, a smaller number gives a part of what a larger one gives, but for the rounding of shares."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of the division; apart from `training.seed`, so that runs with other seeds stay comparable."""
 
@@ -65,6 +70,14 @@ class Training(Spec):
     """Scale the gradient down to this global norm when it is longer."""
     ema: EMA | None = None
     """Average the weights over the steps."""
+    init: Literal["default", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"] = (
+        "default"
+    )
+    """How the weights of convolutions and dense layers begin; all but torch's `default` set their biases to 0.
+
+    With n_in values that a unit sees and n_out that it feeds: kaiming (He et al., ICCV 2015) has variance 2 / n_in,
+    xavier (Glorot & Bengio, AISTATS 2010) 2 / (n_in + n_out); orthogonal (Saxe et al., ICLR 2014) has rows or columns
+    that are orthonormal. What is in a weight_norm keeps torch's."""
     init_from: None = None
     """Reserved for starting from the weights of an earlier job."""
 
@@ -95,23 +108,18 @@ class TrainingSpec(Spec):
     early_stopping: EarlyStopping | None = None
     """When to stop before the last epoch."""
 
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers of the model, each with its name."""
-        return self.model.expand(self.dataset.info)
-
-    @property
-    def weight_layers(self) -> list[str]:
-        """Names of the layers with weights, on which penalties and constraints act."""
-        return weight_names(self.layers)
-
     def plan(self) -> Plan:
-        """Shapes, parameters and multiply-accumulates, layer by layer."""
-        return plan_layers(self.layers, self.dataset.info.shape)
+        """Shapes, parameters, multiply-accumulates and memory, layer by layer."""
+        return self.model.plan(self.dataset.info)
 
     @property
     def num_train(self) -> int:
         """Images of the training split."""
+        return self.split.num_train or self._num_kept
+
+    @property
+    def _num_kept(self) -> int:
+        """Images that are not for validation."""
         return self.dataset.info.num_train - self.num_val
 
     @property
@@ -121,37 +129,37 @@ class TrainingSpec(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_dataset()
         self._check_model()
         self._check_augmentation()
         self._check_regularizers()
         self._check_splits()
+        self._check_batch_norm()
+        self._check_loss()
         return self
+
+    def _check_dataset(self) -> None:
+        try:
+            _ = self.dataset.info
+        except (DatasetMissing, DataCorrupt) as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            raise spec_error(error.code, "/dataset/path", f"{error.message}{hint}") from error
 
     def _check_model(self) -> None:
         info = self.dataset.info
-        # Only a written-out list has places to point at; the layers of a named architecture are ours.
-        written_out = isinstance(self.model, Layers)
         try:
             plan = self.plan()
         except LayerDoesNotFit as error:
-            pointer = f"/model/layers{error.pointer}" if written_out else "/model"
-            raise spec_error("shape_mismatch", pointer, str(error)) from error
+            raise spec_error(error.code, f"/model{error.pointer}", str(error)) from error
         if plan.output_shape != (info.num_classes,):
             last = plan.layers[-1]
             raise spec_error(
                 "wrong_output",
-                f"/model/layers/{len(self.layers) - 1}" if written_out else "/model",
+                f"/model{last.pointer}",
                 f"the last layer {last.name} must give one value for each of the {info.num_classes} classes of "
                 f"{info.name}, it gives {last.output_shape}",
                 got=list(last.output_shape),
             )
-        for index, layer in enumerate(self.layers[1:], start=1):
-            if isinstance(layer, WhiteningConv2d):
-                raise spec_error(
-                    "whitening_not_first",
-                    f"/model/layers/{index}",
-                    f"layer {layer.name}: no gradient flows through a whitening_conv2d, so it must be the first layer",
-                )
         if plan.num_parameters > MAX_PARAMETERS:
             raise spec_error(
                 "model_too_large",
@@ -170,8 +178,12 @@ class TrainingSpec(Spec):
                 ) from error
 
     def _check_regularizers(self) -> None:
-        names = self.weight_layers
+        names = self.plan().weight_layers
         for index, regularizer in enumerate(self.regularizers):
+            if not names:
+                raise spec_error(
+                    "no_such_layer", f"/regularizers/{index}", f"{regularizer.type}: no layer has a weight to act on"
+                )
             for position, pattern in enumerate(regularizer.layers or ()):
                 if not regularizer.select([pattern], names):
                     raise spec_error(
@@ -181,7 +193,37 @@ class TrainingSpec(Spec):
                         allowed=names,
                     )
 
+    def _check_batch_norm(self) -> None:
+        size = self.training.batch_size
+        smallest = size if self.training.drop_last else self.num_train % size or size
+        for layer in self.plan().layers:
+            if layer.type == "batch_norm" and smallest * math.prod(layer.input_shape[1:]) == 1:
+                raise spec_error(
+                    "batch_too_small",
+                    "/training/batch_size",
+                    f"layer {layer.name}: batch norm needs more than one value per channel, but a minibatch has "
+                    f"one image here ({self.num_train} images in minibatches of {size})",
+                    got=size,
+                )
+
+    def _check_loss(self) -> None:
+        weights, info = self.loss.class_weights, self.dataset.info
+        if isinstance(weights, tuple) and len(weights) != info.num_classes:
+            raise spec_error(
+                "wrong_number_of_classes",
+                "/loss/class_weights",
+                f"expected a weight for each of the {info.num_classes} classes of {info.name}, got {len(weights)}",
+                got=len(weights),
+            )
+
     def _check_splits(self) -> None:
+        if self.split.num_train is not None and self.split.num_train > self._num_kept:
+            raise spec_error(
+                "not_enough_images",
+                "/split/num_train",
+                f"{self.dataset.info.name} has {self._num_kept} images for training beside those for validation",
+                got=self.split.num_train,
+            )
         needed = self.training.batch_size * (self.training.accumulate if self.training.drop_last else 1)
         if self.training.drop_last and needed > self.num_train:
             raise spec_error(

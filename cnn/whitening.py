@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class WhiteningConv2d(Layer):
     the ReLU behind them would lose one half. No gradient flows through it, so only the first layer may be one.
     """
 
+    is_fitted: ClassVar[bool] = True
+
     type: Literal["whitening_conv2d"] = "whitening_conv2d"
     kernel_size: Annotated[int, Field(ge=1, le=15)] = 3
     """Side of the square patches, in pixels; the image keeps its size when it is odd."""
@@ -28,10 +30,10 @@ class WhiteningConv2d(Layer):
 
     def cost(self, shape: Shape) -> LayerCost:
         channels, height, width = self.require_image(shape)
+        if self.kernel_size > min(height, width):
+            raise ShapeError(f"kernel_size may be at most the side of the image, got {self.kernel_size} for {shape}")
         padding = self.kernel_size // 2
         height, width = (side + 2 * padding - self.kernel_size + 1 for side in (height, width))
-        if min(height, width) < 1:
-            raise ShapeError(f"its patches of {self.kernel_size} pixels do not fit")
         values = channels * self.kernel_size**2
         return LayerCost((2 * values, height, width), num_parameters=0, macs=2 * values**2 * height * width)
 

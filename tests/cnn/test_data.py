@@ -1,87 +1,81 @@
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import struct
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
-from cnn.data import DatasetMissing, read_fashion_mnist, read_idx
-from cnn.datasets import Dataset, Digits, FashionMNIST
+from cnn.data import Data, build_data, checked_labels, decoded_once, hold_out_test
+from cnn.datasets import Digits
+from cnn.errors import DataCorrupt
 
-MEMBERS = get_args(get_args(Dataset.__value__)[0])
-
-
-@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.info.name)
-def test_a_dataset_is_what_its_info_says(member: type[FashionMNIST | Digits], tmp_path: Path) -> None:
-    data, info = member().load(tmp_path), member.info
-    assert data.train_images.shape == (info.num_train, *info.shape)
-    assert data.test_images.shape == (info.num_test, *info.shape)
-    assert data.train_images.dtype == np.uint8
-    assert data.train_images.max() == 255
-    for labels in (data.train_labels, data.test_labels):
-        assert labels.dtype == np.int64
-        assert sorted(set(labels.tolist())) == list(range(info.num_classes))
-    again = member().load(tmp_path)  # now from the decoded files
-    assert again.digest == data.digest
-    assert np.array_equal(again.train_images, data.train_images)
+IMAGES = np.arange(48, dtype=np.uint8).reshape(4, 3, 2, 2)
+LABELS = np.array([0, 1, 0, 1])
 
 
-def test_fashion_mnist_is_the_real_one(tmp_path: Path) -> None:
-    data = FashionMNIST().load(tmp_path)
-    # The mean and deviation that are widely published for the 60,000 training images.
-    assert data.train_images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
-    assert data.train_images.std() / 255 == pytest.approx(0.3530, abs=5e-5)
-    assert np.bincount(data.train_labels).tolist() == [6000] * 10
-    assert FashionMNIST.info.labels[data.train_labels[0]] == "Ankle boot"
+def tiny() -> Data:
+    return build_data("here", IMAGES[:3], LABELS[:3], IMAGES[3:], LABELS[3:])
 
 
-def test_digits_scales_0_to_16_to_bytes(tmp_path: Path) -> None:
-    data = Digits().load(tmp_path)
-    assert set(np.unique(data.train_images)) == {round(value * 255 / 16) for value in range(17)}
+def test_the_digest_is_that_of_types_shapes_and_bytes() -> None:
+    expected = hashlib.sha256()
+    for header, values in [
+        ("uint8(3, 3, 2, 2)", bytes(range(36))),
+        ("int64(3,)", bytes(8) + b"\1" + bytes(15)),
+        ("uint8(1, 3, 2, 2)", bytes(range(36, 48))),
+        ("int64(1,)", b"\1" + bytes(7)),
+    ]:
+        expected.update(header.encode() + values)
+    assert tiny().digest == f"sha256:{expected.hexdigest()}"
 
 
-def test_missing_files_name_the_places_and_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnn.data.SYSTEM_FOLDER", tmp_path / "nowhere")
-    with pytest.raises(DatasetMissing) as caught:
-        read_fashion_mnist(tmp_path / "datasets" / "fashion_mnist")
-    assert str(tmp_path / "nowhere" / "fashion-mnist") in str(caught.value)
-    assert f"python -m cnn.fetch fashion_mnist --data-dir {tmp_path}" in str(caught.value)
-
-
-def idx(path: Path, header: bytes, values: bytes) -> Path:
-    path.write_bytes(gzip.compress(header + values) if path.suffix == ".gz" else header + values)
-    return path
-
-
-@pytest.mark.parametrize("name", ["a.idx", "a.idx.gz"])
-def test_read_idx(tmp_path: Path, name: str) -> None:
-    path = idx(tmp_path / name, struct.pack(">HBBII", 0, 8, 2, 2, 3), bytes(range(6)))
-    assert read_idx(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+def test_the_digest_does_not_depend_on_how_an_array_lies_in_memory() -> None:
+    transposed = np.moveaxis(np.ascontiguousarray(np.moveaxis(IMAGES, 1, 3)), 3, 1)
+    assert not transposed.flags.c_contiguous
+    assert build_data("here", transposed[:3], LABELS[:3], transposed[3:], LABELS[3:]).digest == tiny().digest
 
 
 @pytest.mark.parametrize(
-    ("header", "values", "message"),
+    ("labels", "message"),
     [
-        (struct.pack(">HBBI", 0, 13, 1, 1), b"\0\0\0\0", "expected an IDX file of unsigned bytes"),
-        (b"\x89PNG", b"", "expected an IDX file"),
-        (struct.pack(">HBBI", 0, 8, 1, 5), b"\0" * 4, r"announces \(5,\), but 4 bytes follow"),
-        (b"\0", b"", "too short"),
-        (struct.pack(">HBBI", 0, 8, 3, 5), b"", "too short"),
+        (np.array([0.0]), r"here: expected integers of shape \(N,\), got float64 of shape \(1,\)"),
+        (np.array([[0]]), r"got int64 of shape \(1, 1\)"),
+        (np.array([], dtype=np.int64), "there are no labels"),
+        (np.array([3, -1]), "expected class numbers from 0 to at most 99999, got -1 to 3"),
+        (np.array([0, 2**63], dtype=np.uint64), "got 0 to 9223372036854775808"),
     ],
 )
-def test_read_idx_refuses_other_files(tmp_path: Path, header: bytes, values: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_idx(idx(tmp_path / "a.idx", header, values))
+def test_labels_are_checked(labels: np.ndarray[tuple[int, ...], np.dtype[np.generic]], message: str) -> None:
+    with pytest.raises(DataCorrupt, match=message):
+        checked_labels("here", labels)
+
+
+def test_an_empty_split_is_refused() -> None:
+    with pytest.raises(DataCorrupt, match="here: expected a label for each of one or more test images, got 0 images"):
+        build_data("here", IMAGES, LABELS, IMAGES[:0], LABELS[:0])
+
+
+def test_what_is_held_out_is_not_in_the_training_split() -> None:
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    labels = np.repeat([0, 1], [70, 30])
+    data = hold_out_test("here", images, labels, 0.1)
+    assert np.bincount(data.test_labels).tolist() == [7, 3]
+    assert sorted([*data.train_images.flat, *data.test_images.flat]) == list(range(100))
+    assert (labels[data.test_images.flatten()] == data.test_labels).all()
+
+
+def test_the_second_time_nothing_is_decoded(tmp_path: Path) -> None:
+    first = decoded_once(tmp_path / "a", tiny)
+    second = decoded_once(tmp_path / "a", lambda: pytest.fail("decoded again"))
+    assert second.digest == first.digest == tiny().digest
+    assert isinstance(second.train_images, np.memmap)
+    assert np.array_equal(second.train_images, IMAGES[:3])
 
 
 def test_two_processes_may_decode_at_once(tmp_path: Path) -> None:
-    first, second = Digits().load(tmp_path), None
-    folder = tmp_path / "datasets" / "digits"
+    first = Digits().load(tmp_path / "mine")
     children = []
     for _ in range(2):
         pid = os.fork()
@@ -90,7 +84,5 @@ def test_two_processes_may_decode_at_once(tmp_path: Path) -> None:
         children.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0]
     second = Digits().load(tmp_path / "shared")
-    assert (
-        hashlib.sha256(second.train_images.tobytes()).digest() == hashlib.sha256(first.train_images.tobytes()).digest()
-    )
-    assert sorted(path.name for path in folder.iterdir()) == ["decoded"]
+    assert np.array_equal(second.train_images, first.train_images)
+    assert [path.name for path in (tmp_path / "shared" / "datasets" / "digits").iterdir()] == ["decoded"]

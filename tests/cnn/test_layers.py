@@ -8,13 +8,14 @@ from typing import Any, get_args
 import pytest
 import torch
 from pydantic import TypeAdapter
-from torch import nn
 
 from cnn import base
 from cnn.activations import ReLU
-from cnn.base import Shape, ShapeError
-from cnn.layers import AvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, Residual
-from cnn.plan import LayerDoesNotFit, plan_layers, weight_names
+from cnn.base import Shape, ShapeError, with_names
+from cnn.layers import Conv2d, Flatten, Layer, Linear, Residual, WeightNorm, build_layers, graph_of
+from cnn.plan import LayerDoesNotFit, plan_graph
+from cnn.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2d
+from tests.cnn.measuring import kept_bytes, num_parameters, torch_macs
 
 MEMBERS: tuple[type[base.Layer], ...] = get_args(get_args(Layer.__value__)[0])
 IMAGE: Shape = (4, 9, 7)
@@ -23,6 +24,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "conv2d": {"out_channels": 6, "kernel_size": 3},
     "max_pool2d": {"kernel_size": 2},
     "avg_pool2d": {"kernel_size": 2},
+    "adaptive_avg_pool2d": {"output_size": 2},
+    "weight_norm": {"layer": {"type": "conv2d", "out_channels": 6, "kernel_size": 3}},
     "linear": {"out_features": 5},
     "group_norm": {"num_groups": 2},
     "residual": {"layers": [{"type": "relu"}]},
@@ -35,7 +38,9 @@ VARIANTS: list[tuple[base.Layer, Shape]] = [
     (Conv2d(out_channels=8, kernel_size=3, groups=4), IMAGE),
     (MaxPool2d(kernel_size=3, stride=2, padding=1), IMAGE),
     (AvgPool2d(kernel_size=3, stride=1), IMAGE),
+    (AdaptiveAvgPool2d(output_size=1), IMAGE),
     (Linear(out_features=3, bias=False), VECTOR),
+    (WeightNorm(layer=Linear(out_features=3)), VECTOR),
 ]
 
 
@@ -55,28 +60,37 @@ def input_shape(layer: base.Layer) -> Shape:
     return IMAGE
 
 
-def torch_macs(module: nn.Module, inputs: torch.Tensor) -> int:
-    """Multiply-accumulates as torch counts them (it counts two operations for each)."""
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415  importing it costs a second
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(inputs)
-    return int(counter.get_total_flops()) // 2
-
-
-@pytest.mark.parametrize(
+every_layer = pytest.mark.parametrize(
     ("layer", "shape"),
     [(layer, input_shape(layer)) for layer in map(example, MEMBERS)] + VARIANTS,
     ids=lambda value: re.sub(r"name=None ?", "", repr(value)) if isinstance(value, base.Layer) else str(len(value)),
 )
+
+
+@every_layer
 def test_cost_is_what_torch_finds(layer: base.Layer, shape: Shape) -> None:
     module = layer.build(shape).eval()
     inputs = torch.randn(2, *shape)
     cost = layer.cost(shape)
     with torch.no_grad():
         assert tuple(module(inputs).shape[1:]) == cost.shape
-    assert sum(parameter.numel() for parameter in module.parameters()) == cost.num_parameters
+    assert num_parameters(module) == cost.num_parameters
     assert torch_macs(module, inputs) == len(inputs) * cost.macs
+
+
+@every_layer
+def test_what_is_kept_for_the_backward_pass_is_what_torch_saves(layer: base.Layer, shape: Shape) -> None:
+    """Behind a layer with weights, before one, and alone, where no gradient goes to the input."""
+    weighted: base.Layer = Linear(out_features=shape[0])
+    if len(shape) == 3:
+        weighted = Conv2d(out_channels=shape[0], kernel_size=1)
+    behind = [Flatten(), Linear(out_features=2)] if len(layer.cost(shape).shape) == 3 else [Linear(out_features=2)]
+    for layers in ([weighted, layer, *behind], [layer]):
+        if layer.is_fitted and layers[0] is weighted:
+            layers = layers[1:]
+        named = with_names(layers)
+        plan = plan_graph(graph_of(named), shape)
+        assert plan.activation_bytes == kept_bytes(build_layers(named, shape), shape)
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=type_of)
@@ -96,6 +110,7 @@ def test_every_layer_round_trips_and_documents_its_fields(member: type[base.Laye
         (Conv2d(out_channels=8, kernel_size=4, padding="same"), IMAGE, "needs an odd kernel, got 4"),
         (Conv2d(out_channels=8, kernel_size=3, groups=3), IMAGE, "groups 3 must divide the 4 channels in"),
         (Conv2d(out_channels=8, kernel_size=3), VECTOR, "expected an image .* got a vector of 24 features"),
+        (AdaptiveAvgPool2d(output_size=8), IMAGE, "at most the side of the image, got 8"),
         (MaxPool2d(kernel_size=2, padding=2), IMAGE, "at most half the window of 2, got 2"),
         (Linear(out_features=2), IMAGE, "put a flatten layer before it"),
         (Flatten(), VECTOR, "expected an image"),
@@ -113,13 +128,13 @@ def test_plan_adds_up_and_names_the_layer_that_does_not_fit() -> None:
         Flatten(name="f"),
         Linear(name="l", out_features=10),
     ]
-    plan = plan_layers(layers, (1, 5, 5))
+    plan = plan_graph(graph_of(layers), (1, 5, 5))
     # By hand: 3 x 3 positions of 2 filters of 9 weights; then 18 features to 10 outputs.
     assert [layer.output_shape for layer in plan.layers] == [(2, 3, 3), (2, 3, 3), (18,), (10,)]
     assert plan.num_parameters == (2 * 9 + 2) + (18 * 10 + 10)
     assert plan.macs == 9 * 2 * 9 + 18 * 10
     with pytest.raises(LayerDoesNotFit, match=r"layer l \(linear\) does not fit \(2, 3, 3\)") as caught:
-        plan_layers([layers[0], layers[3]], (1, 5, 5))
+        plan_graph(graph_of([layers[0], layers[3]]), (1, 5, 5))
     assert caught.value.pointer == "/1"
 
 
@@ -144,7 +159,7 @@ def test_a_residual_block_adds_its_shortcut() -> None:
 
 
 def test_the_plan_of_a_block_lists_its_layers_under_the_names_of_their_tensors() -> None:
-    plan = plan_layers([BLOCK], IMAGE)
+    plan = plan_graph(graph_of([BLOCK]), IMAGE)
     assert [layer.name for layer in plan.layers] == [
         "block.conv2d1",
         "block.relu1",
@@ -153,18 +168,18 @@ def test_the_plan_of_a_block_lists_its_layers_under_the_names_of_their_tensors()
         "block",
     ]
     names = {f"block.{name}" for name, _ in BLOCK.build(IMAGE).named_parameters()}
-    assert names == {f"{layer}.{part}" for layer in weight_names([BLOCK]) for part in ("weight", "bias")}
-    assert plan.num_parameters == sum(parameter.numel() for parameter in BLOCK.build(IMAGE).parameters())
+    assert names == {f"{layer}.{part}" for layer in plan.weight_layers for part in ("weight", "bias")}
+    assert plan.num_parameters == num_parameters(BLOCK.build(IMAGE))
 
 
 def test_a_block_whose_ways_do_not_meet_is_refused_with_its_place() -> None:
     wider = Residual(name="b", layers=(ReLU(name="r"), Conv2d(name="c", out_channels=8, kernel_size=1)))
     with pytest.raises(LayerDoesNotFit, match=r"layers give \(8, 9, 7\), but its shortcut gives \(4, 9, 7\)") as caught:
-        plan_layers([ReLU(name="first"), wider], IMAGE)
+        plan_graph(graph_of([ReLU(name="first"), wider]), IMAGE)
     assert caught.value.pointer == "/1"
     inner = Residual(name="b", layers=(Linear(name="l", out_features=8),))
     with pytest.raises(LayerDoesNotFit, match=r"layer b\.l \(linear\)") as caught:
-        plan_layers([inner], IMAGE)
+        plan_graph(graph_of([inner]), IMAGE)
     assert caught.value.pointer == "/0/layers/0"
 
 
@@ -174,3 +189,33 @@ def test_blocks_nest_only_so_deep() -> None:
         block = Residual(layers=(block,))
     with pytest.raises(ValueError, match="nested 4 deep"):
         Residual(layers=(block,))
+
+
+@pytest.mark.parametrize(
+    ("inner", "shape"),
+    [(Conv2d(out_channels=3, kernel_size=2, bias=False), IMAGE), (Linear(out_features=3), VECTOR)],
+    ids=["conv2d", "linear"],
+)
+def test_weight_norm_learns_length_and_direction_apart(inner: Conv2d | Linear, shape: Shape) -> None:
+    module = WeightNorm(layer=inner).build(shape).double()
+    state = module.state_dict()
+    g, v = state["parametrizations.weight.original0"], state["parametrizations.weight.original1"]
+    g.copy_(torch.tensor([0.5, 2.0, 3.0]).reshape(g.shape))
+    expected = torch.stack([length * row / row.square().sum().sqrt() for length, row in zip(g, v, strict=True)])
+    torch.testing.assert_close(module.weight, expected, rtol=1e-12, atol=1e-12)
+    inputs = torch.randn(2, *shape, dtype=torch.float64)
+    plain = inner.build(shape).double()
+    plain.load_state_dict({"weight": expected} | ({"bias": state["bias"]} if inner.bias else {}))
+    torch.testing.assert_close(module(inputs), plain(inputs), rtol=1e-12, atol=1e-12)
+
+
+def test_weight_norm_begins_where_its_layer_begins() -> None:
+    torch.manual_seed(0)
+    plain = Linear(out_features=3).build(VECTOR)
+    torch.manual_seed(0)
+    torch.testing.assert_close(WeightNorm(layer=Linear(out_features=3)).build(VECTOR).weight, plain.weight)
+
+
+def test_the_layer_in_a_weight_norm_has_no_name() -> None:
+    with pytest.raises(ValueError, match="give 'fc' to the weight_norm"):
+        WeightNorm(layer=Linear(name="fc", out_features=3))

@@ -52,6 +52,7 @@ DESIGN: dict[str, Any] = {
         "drop_last": True,
         "max_grad_norm": None,
         "ema": None,
+        "init": "default",
         "init_from": None,
     },
     "early_stopping": {"monitor": "val_loss", "patience": 3, "min_delta": 0.0, "restore_best_weights": True},
@@ -93,7 +94,7 @@ def test_a_short_spec_has_every_default_filled_in() -> None:
     )
     resolved = spec.model_dump(mode="json")
     assert resolved["normalization"] == {"type": "standardize"}
-    assert resolved["loss"] == {"type": "cross_entropy", "label_smoothing": 0.0}
+    assert resolved["loss"] == {"type": "cross_entropy", "label_smoothing": 0.0, "class_weights": None}
     assert resolved["schedule"] == {"type": "constant"}
     assert (resolved["augmentation"], resolved["regularizers"], resolved["early_stopping"]) == ([], [], None)
 
@@ -101,15 +102,33 @@ def test_a_short_spec_has_every_default_filled_in() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "pointer", "message"),
     [
-        ("/model/layers/3/kernel_size", 29, "/model/layers/3", "layer max_pool2d1 (max_pool2d) does not fit (32, 28, 28)"),
+        (
+            "/model/layers/3/kernel_size",
+            29,
+            "/model/layers/3",
+            "layer max_pool2d1 (max_pool2d) does not fit (32, 28, 28)",
+        ),
         ("/model/layers/4", {"type": "relu"}, "/model/layers/5", "put a flatten layer before it"),
-        ("/model/layers/8/out_features", 11, "/model/layers/8", "each of the 10 classes of fashion_mnist, it gives (11,)"),
+        (
+            "/model/layers/8/out_features",
+            11,
+            "/model/layers/8",
+            "each of the 10 classes of fashion_mnist, it gives (11,)",
+        ),
         ("/model/layers/5/name", "conv1", "/5/name", "layer name 'conv1' is taken by another layer"),
         ("/model/layers/5/name", "normalization", "/5/name", "taken by the input normalization"),
-        ("/regularizers/1/layers", ["conv*", "fc9"], "/regularizers/1/layers/1", "no layer with a weight is called 'fc9'"),
+        (
+            "/regularizers/1/layers",
+            ["conv*", "fc9"],
+            "/regularizers/1/layers/1",
+            "no layer with a weight is called 'fc9'",
+        ),
         ("/regularizers/1/layers", ["relu*"], "/regularizers/1/layers/0", "there are: conv1, fc1, linear2"),
         ("/training/batch_size", 60000, "/training/batch_size", "needs 60000 images, but the training split has 54000"),
         ("/split/val_fraction", 0.0, "/early_stopping/monitor", "val_loss needs a validation split"),
+        ("/split/num_train", 54001, "/split/num_train", "fashion_mnist has 54000 images for training"),
+        ("/split/num_train", 100, "/training/batch_size", "needs 128 images, but the training split has 100"),
+        ("/loss/class_weights", [1.0] * 9, "/loss/class_weights", "each of the 10 classes of fashion_mnist, got 9"),
         ("/augmentation/0/padding", 29, "/augmentation/0", "random_crop"),
     ],
 )

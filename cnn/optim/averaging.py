@@ -1,0 +1,30 @@
+"""Averages of weights over the steps of a run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class ExponentialMovingAverage:
+    """A ← decay · A + (1 - decay) · W after every step; the first step sets A to W.
+
+    Args:
+        weights: the tensors W that an optimizer changes in place.
+        decay: the share of the average that stays.
+
+    `averages` holds A, in the order of the weights.
+    """
+
+    def __init__(self, weights: list[Tensor], decay: float) -> None:
+        self.averages = [weight.detach().clone() for weight in weights]
+        self._weights = weights
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after update `step`, which counts from 1."""
+        if step == 1:
+            torch._foreach_copy_(self.averages, self._weights)
+        else:
+            torch._foreach_lerp_(self.averages, self._weights, 1 - self._decay)

@@ -1,0 +1,47 @@
+"""Keeps values that are not finite away from the weights, without waiting for the device in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class FiniteGate:
+    """Closes at the first step whose loss or gradient is not finite, and stays closed.
+
+    The decision is taken on the device. Once the gate is closed, `shield` keeps every later step from the weights, so
+    that the host may ask seldom, and late, whether all is well.
+    """
+
+    def __init__(self, num_parameters: int, device: torch.device) -> None:
+        self._closed = torch.zeros((), dtype=torch.bool, device=device)
+        self._step = torch.zeros((), dtype=torch.int64, device=device)
+        self._bad = torch.zeros(num_parameters, dtype=torch.bool, device=device)
+
+    def inspect(self, step: int, loss: Tensor, norms: Tensor) -> None:
+        """Take in the loss of a step and the norm of each parameter's gradient, (num_parameters,)."""
+        bad = ~norms.isfinite()
+        first = (bad.any() | ~loss.isfinite()) & ~self._closed
+        self._bad |= bad & first
+        self._step += step * first
+        self._closed |= first
+
+    def shield(self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> None:
+        """When the gate is closed, make the optimizer's next step leave the weights as they are."""
+        for gradient in gradients:
+            gradient.masked_fill_(self._closed, 0)
+        # The fused optimizers of torch and those of this package skip the step where this is 1.
+        optimizer.found_inf = self._closed.float()  # type: ignore[attr-defined]
+
+    def keep(self, good: Sequence[Tensor], current: Sequence[Tensor]) -> None:
+        """Copy `current` to `good`, unless the gate is closed."""
+        for target, source in zip(good, current, strict=True):
+            target.copy_(torch.where(self._closed, target, source))
+
+    def tripped(self) -> tuple[int, list[int]] | None:
+        """The step that closed the gate and the parameters whose gradients were not finite. Waits for the device."""
+        if not self._closed.item():
+            return None
+        return int(self._step.item()), self._bad.nonzero().flatten().tolist()

@@ -1,0 +1,48 @@
+"""Looking at the processes of this machine, for tests that start and kill them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.05)
+
+
+def children() -> dict[int, list[int]]:
+    """The living processes by their parents; zombies do not count."""
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            found.setdefault(int(parent), []).append(int(entry.name))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    by_parent = children()
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        new = by_parent.get(waiting.pop(), [])
+        found.update(new)
+        waiting.extend(new)
+    return found
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
+def alive(pids: set[int]) -> set[int]:
+    return pids & {pid for group in children().values() for pid in group}

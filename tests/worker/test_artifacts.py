@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.artifacts import BlobStore, attempt_folder, newest_checkpoint
+
+
+def test_a_blob_is_named_by_its_bytes_and_outlives_its_source(tmp_path: Path) -> None:
+    content = os.urandom(3_000_000)
+    source = tmp_path / "model.safetensors"
+    source.write_bytes(content)
+    blobs = BlobStore(tmp_path / "data")
+    sha256, size = blobs.put(source)
+    source.write_bytes(b"changed")
+    assert (sha256, size) == (hashlib.sha256(content).hexdigest(), 3_000_000)
+    assert blobs.path(sha256) == tmp_path / "data" / "blobs" / sha256[:2] / sha256
+    assert blobs.path(sha256).read_bytes() == content
+
+
+def test_storing_the_same_bytes_twice_keeps_one_blob_and_no_rest(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"bytes")
+    blobs = BlobStore(tmp_path)
+    assert blobs.put(source) == blobs.put(source)
+    assert len([path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]) == 1
+
+
+def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        BlobStore(tmp_path).put(tmp_path / "missing")
+    assert list((tmp_path / "blobs").iterdir()) == []
+
+
+def test_the_newest_checkpoint_is_that_of_the_highest_step_in_any_attempt(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path, "job_1") is None
+    for attempt, step in ((1, 90), (1, 100), (2, 110), (3, 95)):
+        (attempt_folder(tmp_path, "job_1", attempt).checkpoints / f"step-{step}").mkdir(parents=True)
+    (attempt_folder(tmp_path, "job_1", 3).checkpoints / ".step-200").mkdir()
+    (attempt_folder(tmp_path, "job_2", 1).checkpoints / "step-300").mkdir(parents=True)
+    expected = tmp_path / "jobs" / "job_1" / "attempt-2" / "checkpoints" / "step-110"
+    assert newest_checkpoint(tmp_path, "job_1") == (110, expected)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worker.endings import Cancelled, Crashed, Drained, Failed, Stop, Succeeded, classify
+from worker.store.attempts import Exit
+
+RESULT = {"type": "result"}
+STOPPED = {"type": "stopped", "epoch": 1, "step": 3}
+ERROR = {"type": "error", "code": "diverged", "message": "step 3", "blame": "user", "hint": "lower lr"}
+NOTHING: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    ("exit", "last", "stop", "ending"),
+    [
+        (Exit(exit_code=0), RESULT, None, Succeeded),
+        # It was faster than the request to stop.
+        (Exit(exit_code=0), RESULT, Stop.CANCEL, Succeeded),
+        (Exit(exit_code=0), RESULT, Stop.DRAIN, Succeeded),
+        # A result counts only together with the exit that says that all of it is there.
+        (Exit(signal=9), RESULT, None, Crashed),
+        (Exit(exit_code=75), STOPPED, Stop.CANCEL, Cancelled),
+        (Exit(signal=9), NOTHING, Stop.CANCEL, Cancelled),
+        (Exit(exit_code=1), ERROR, Stop.CANCEL, Cancelled),
+        (Exit(exit_code=75), STOPPED, Stop.DRAIN, Drained),
+        (Exit(signal=9), NOTHING, Stop.DRAIN, Drained),
+        # It would diverge elsewhere too.
+        (Exit(exit_code=1), ERROR, Stop.DRAIN, Failed),
+        (Exit(exit_code=1), ERROR, None, Failed),
+        # Nobody asked it to stop.
+        (Exit(exit_code=75), STOPPED, None, Crashed),
+        (Exit(exit_code=0), NOTHING, None, Crashed),
+        (Exit(exit_code=3), NOTHING, None, Crashed),
+        (Exit(signal=11), NOTHING, None, Crashed),
+    ],
+)
+def test_the_end_of_a_trainer(exit: Exit, last: dict[str, Any], stop: Stop | None, ending: type) -> None:
+    assert type(classify(exit, last, stop, ())) is ending
+
+
+def test_a_reported_error_keeps_its_words() -> None:
+    ending = classify(Exit(exit_code=1), ERROR, None, ("last line",))
+    assert isinstance(ending, Failed)
+    assert (ending.error.code, ending.error.message, ending.error.hint) == ("diverged", "step 3", "lower lr")
+    assert (ending.error.blame, ending.error.retryable, ending.error.log_tail) == ("user", False, ("last line",))
+
+
+def test_a_signal_is_named() -> None:
+    ending = classify(Exit(signal=9), {}, None, ())
+    assert isinstance(ending, Crashed)
+    assert ending.error.code == "killed_by_signal"
+    assert "signal 9 (SIGKILL)" in ending.error.message
+    assert ending.error.hint is not None
+    assert "memory" in ending.error.hint
+
+
+def test_an_exit_code_is_named() -> None:
+    ending = classify(Exit(exit_code=3), {}, None, ("Traceback", "ValueError"))
+    assert isinstance(ending, Crashed)
+    assert (ending.error.code, ending.error.log_tail) == ("trainer_crashed", ("Traceback", "ValueError"))
+    assert "exit code 3" in ending.error.message

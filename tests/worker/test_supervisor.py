@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cnn.spec import TrainingSpec
+from tests.integration.processes import alive, descendants, wait_until
+from tests.worker.trainers import POLITE, RESULT, STUBBORN, SUCCEEDS, WITH_GRANDCHILDREN, program
+from worker.artifacts import BlobStore
+from worker.jobs import Fenced, Job, JobStatus
+from worker.logs import log_path
+from worker.settings import Settings
+from worker.store import artifacts, attempts, events, jobs, metrics, retries
+from worker.store.database import Database
+from worker.store.retries import RetryPolicy
+from worker.supervisor import Supervisor
+
+
+@dataclass
+class Bench:
+    """One job, and what a worker needs to supervise it."""
+
+    database: Database
+    settings: Settings
+    job_id: str
+    draining: threading.Event = field(default_factory=threading.Event)
+
+    def claim(self) -> Job:
+        with self.database.write() as c:
+            job = attempts.claim(c, worker_id="w", device="cpu")
+        assert job is not None
+        return job
+
+    def supervisor(self, body: str) -> Supervisor:
+        return Supervisor(
+            self.database, self.settings, self.claim(), command=program(body), gpu=None, draining=self.draining
+        )
+
+    def run(self, body: str) -> Job:
+        self.supervisor(body).run()
+        return self.job
+
+    @contextmanager
+    def running(self, body: str) -> Iterator[set[int]]:
+        """Supervise in a thread, from when the trainer has started; gives the processes that then exist."""
+        before = descendants(os.getpid())
+        supervisor = self.supervisor(body)
+        caught: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                supervisor.run()
+            except Fenced as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_until(lambda: self.job.determinism is not None)
+        yield descendants(os.getpid()) - before
+        thread.join(20)
+        assert not thread.is_alive()
+
+    @property
+    def job(self) -> Job:
+        with self.database.read() as c:
+            job = jobs.get(c, self.job_id)
+        assert job is not None
+        return job
+
+    def cancel(self) -> None:
+        with self.database.write() as c:
+            jobs.request_cancel(c, self.job_id)
+
+    def attempts(self) -> list[attempts.Attempt]:
+        with self.database.read() as c:
+            return attempts.list_for(c, self.job_id)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, spec: TrainingSpec) -> Iterator[Bench]:
+    settings = Settings(
+        data_dir=tmp_path, heartbeat_seconds=0.2, cancel_grace_seconds=1, drain_grace_seconds=1, retry_backoff_seconds=0
+    )
+    database = Database(settings.resolved_database_url())
+    database.migrate()
+    with database.write() as c:
+        job = jobs.create(c, spec=spec, name=None)
+    yield Bench(database, settings, job.id)
+    database.close()
+
+
+def test_a_job_that_succeeds(bench: Bench) -> None:
+    job = bench.run(SUCCEEDS)
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    assert job.status == JobStatus.SUCCEEDED
+    assert job.result is not None
+    assert (job.result.test_accuracy, job.result.weights, job.result.sha256) == (0.75, "best", sha256)
+    assert (job.phase, job.error, job.dataset_digest, job.determinism) == (None, None, "sha256:0", {"device": "cpu"})
+    assert job.progress is not None
+    assert (job.progress.step, job.progress.fraction) == (20, 1.0)
+    assert job.latest_metrics == {"val_loss": None}
+    assert job.best is not None
+    assert job.best.step == 10
+    (attempt,) = bench.attempts()
+    assert (attempt.exit_code, attempt.reason, attempt.last_step) == (0, "trained", 20)
+    with bench.database.read() as c:
+        (file,) = artifacts.list_for(c, job.id)
+        told = [event.type for event in events.after(c, job.id, 0, 99)]
+        assert [point.key for point in metrics.points(c, job.id, limit=9)] == ["seconds", "val_loss"] * 2
+    assert BlobStore(bench.settings.data_dir).path(file.sha256).read_bytes() == b"weights"
+    assert {"job.metric", "job.progress", "job.warning", "job.artifact"} <= set(told)
+    assert told[-1] == "job.status"
+
+
+def test_heartbeats_rise_while_a_trainer_runs(bench: Bench) -> None:
+    with bench.running(POLITE):
+        first = bench.job.heartbeat
+        wait_until(lambda: bench.job.heartbeat >= first + 2)
+        bench.cancel()
+
+
+@pytest.mark.parametrize("body", [POLITE, STUBBORN, WITH_GRANDCHILDREN])
+def test_a_cancelled_job_leaves_no_process(bench: Bench, body: str) -> None:
+    with bench.running(body) as processes:
+        assert processes
+        bench.cancel()
+    assert not alive(processes)
+    assert bench.job.status == JobStatus.CANCELLED
+
+
+def test_a_worker_that_stops_gives_its_job_back(bench: Bench) -> None:
+    with bench.running(POLITE) as processes:
+        bench.draining.set()
+    assert not alive(processes)
+    job = bench.job
+    assert (job.status, job.fruitless_attempts, job.error) == (JobStatus.QUEUED, 0, None)
+    assert bench.attempts()[0].reason == "worker_drained"
+
+
+def test_a_killed_trainer_sends_its_job_back_with_a_clear_reason(bench: Bench) -> None:
+    with bench.running(POLITE) as processes:
+        (pid,) = processes
+        os.kill(pid, signal.SIGKILL)
+    assert (bench.job.status, bench.job.fruitless_attempts) == (JobStatus.QUEUED, 1)
+    (attempt,) = bench.attempts()
+    assert (attempt.signal, attempt.reason) == (9, "killed_by_signal")
+
+
+def test_a_trainer_that_always_crashes_fails_its_job(bench: Bench) -> None:
+    body = "print('Traceback: it broke', file=sys.stderr); os._exit(3)"
+    statuses = [bench.run(body).status for _ in range(3)]
+    assert statuses == [JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.FAILED]
+    error = bench.job.error
+    assert error is not None
+    assert (error.code, error.blame) == ("trainer_crashed", "platform")
+    assert error.log_tail[-1] == "Traceback: it broke"
+
+
+def test_an_error_that_the_trainer_reports_fails_the_job_at_once(bench: Bench) -> None:
+    body = """
+(artifacts / "last_good.safetensors").write_bytes(b"good")
+send("artifact", name="last_good.safetensors", path=str(artifacts / "last_good.safetensors"),
+     media_type="application/octet-stream", step=2)
+send("error", code="diverged", message="step 3, layer conv1", blame="user", hint="lower optimizer.lr")
+os._exit(1)
+"""
+    job = bench.run(body)
+    assert job.status == JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.message, job.error.blame) == ("diverged", "step 3, layer conv1", "user")
+    with bench.database.read() as c:
+        assert [file.name for file in artifacts.list_for(c, job.id)] == ["last_good.safetensors"]
+
+
+def test_the_next_attempt_resumes_from_the_newest_checkpoint(bench: Bench) -> None:
+    folder = bench.settings.data_dir / "jobs" / bench.job_id / "attempt-1" / "checkpoints"
+    first = f"""
+(pathlib.Path(request["checkpoints_dir"]) / "step-10").mkdir()
+send("metrics", epoch=1, step=10, values={{"val_loss": 0.5}}, timings={{}})
+send("checkpoint", epoch=1, step=10, path="{folder}/step-10")
+send("metrics", epoch=2, step=20, values={{"val_loss": 0.1}}, timings={{}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    job = bench.run(first)
+    assert (job.status, job.checkpoint_step, job.fruitless_attempts) == (JobStatus.QUEUED, 10, 0)
+    bench.run("(artifacts / 'request.json').write_text(json.dumps(request))" + RESULT)
+    request = json.loads((folder.parents[1] / "attempt-2" / "artifacts" / "request.json").read_text())
+    assert request["resume_from"] == str(folder / "step-10")
+    assert [attempt.first_step for attempt in bench.attempts()] == [0, 10]
+    with bench.database.read() as c:
+        assert [point.step for point in metrics.points(c, bench.job_id, limit=9)] == [10]
+
+
+def test_a_job_that_was_taken_back_is_let_go(bench: Bench) -> None:
+    with bench.running(STUBBORN) as processes:
+        held = bench.job
+        with bench.database.write() as c:
+            attempts.heartbeat(c, held.id, held.token)
+            counter = attempts.running(c)[0].counter
+            policy = RetryPolicy(max_fruitless=3, backoff_seconds=0.0)
+            assert retries.take_back(c, held.id, held.token, counter, policy=policy) is not None
+        taken = bench.job
+    assert not alive(processes)
+    assert bench.job == taken
+
+
+def test_an_outage_of_the_database_costs_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("worker.store.database.BUSY_SECONDS", 0.05)
+    bench.database.close()  # connections that are opened from now on wait less
+    go = bench.settings.data_dir / "go"
+    body = f"""
+send("started", pid=os.getpid(), threads=1, device="cpu", determinism={{}})
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+send("metrics", epoch=1, step=10, values={{"val_loss": 0.5}}, timings={{}})
+{RESULT}
+"""
+    with bench.running(body) as processes:
+        other = sqlite3.connect(bench.settings.data_dir / "epochd.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        go.touch()
+        wait_until(lambda: not alive(processes) and "waits for the database" in caplog.text)
+        other.execute("ROLLBACK")
+        other.close()
+    assert bench.job.status == JobStatus.SUCCEEDED
+    with bench.database.read() as c:
+        assert len(metrics.points(c, bench.job_id, limit=9)) == 1
+
+
+def test_the_log_has_what_the_trainer_printed(bench: Bench) -> None:
+    bench.run(SUCCEEDS + "print('hello')")
+    lines = log_path(bench.settings.data_dir, bench.job_id).read_text().splitlines()
+    assert lines[0].startswith("--- attempt 1, ")
+    assert lines[1:] == ["hello"]

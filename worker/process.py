@@ -1,0 +1,167 @@
+"""One trainer process: its start in a process group of its own, its pipes, its end.
+
+A thread reads the trainer's messages and pings it. That thread never touches SQL, so that no database, however slow,
+can make a healthy trainer look abandoned.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+from worker.logs import open_log
+from worker.store.attempts import Exit
+
+logger = logging.getLogger(__name__)
+
+PING_SECONDS = 2.0
+POLL_SECONDS = 0.25
+EVENT_DESCRIPTOR = 3
+
+Message = dict[str, Any]
+
+
+class TrainerProcess:
+    """Starts `command`, sends it `request` as its first line, and leaves nothing of its group behind.
+
+    The trainer's descriptors: 0 requests and pings, 1 and 2 the log, 3 its messages, one JSON object per line.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        attempt: int,
+        request: Message,
+    ) -> None:
+        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self.exit = Exit()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._reaped = False
+        log_descriptor = open_log(log, attempt)
+        stdin, self._stdin = os.pipe()
+        self._events, events = os.pipe()
+        try:
+            self.pid = os.posix_spawn(
+                command[0],
+                list(command),
+                dict(environment),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, log_descriptor, 1),
+                    (os.POSIX_SPAWN_DUP2, log_descriptor, 2),
+                    (os.POSIX_SPAWN_DUP2, events, EVENT_DESCRIPTOR),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
+            )
+        except OSError:
+            os.close(self._stdin)
+            os.close(self._events)
+            raise
+        finally:
+            for descriptor in (stdin, log_descriptor, events):
+                os.close(descriptor)
+        os.set_blocking(self._events, False)
+        os.set_blocking(self._stdin, False)
+        self._thread = threading.Thread(
+            target=self._attend, args=(json.dumps(request).encode() + b"\n",), name=f"trainer-{self.pid}", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, type: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._thread.join()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the trainer has ended, and all its messages are there, after at most this time."""
+        return self._ended.wait(seconds)
+
+    def terminate(self) -> None:
+        """Ask the trainer to stop after its step; processes that it started are its own to end."""
+        with self._lock:
+            if not self._reaped:
+                os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the trainer's whole process group."""
+        with self._lock:
+            if not self._reaped:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _attend(self, request: bytes) -> None:
+        incoming, outgoing = bytearray(), bytearray(request)
+        next_ping = time.monotonic() + PING_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            selector.register(self._stdin, selectors.EVENT_WRITE)
+            while not self._reap():
+                for key, _ in selector.select(POLL_SECONDS):
+                    pending = self._read(incoming) if key.fd == self._events else self._write(outgoing)
+                    if not pending:
+                        selector.unregister(key.fd)
+                if time.monotonic() >= next_ping:
+                    outgoing = outgoing or bytearray(b"ping\n")
+                    self._write(outgoing)
+                    next_ping = time.monotonic() + PING_SECONDS
+            while any(key.fd == self._events and self._read(incoming) for key, _ in selector.select(0)):
+                pass
+        os.close(self._events)
+        os.close(self._stdin)
+        self._ended.set()
+
+    def _read(self, buffer: bytearray) -> bool:
+        """Take in what the pipe holds; false at its end. A last line that a dying trainer cut off is dropped."""
+        chunk = os.read(self._events, 65536)
+        buffer += chunk
+        while (end := buffer.find(b"\n")) >= 0:
+            line = bytes(buffer[:end])
+            del buffer[: end + 1]
+            try:
+                self.messages.put(json.loads(line))
+            except ValueError:
+                logger.warning("trainer %d sent a line that is not JSON: %r", self.pid, line[:200])
+        return bool(chunk)
+
+    def _write(self, outgoing: bytearray) -> bool:
+        """Send what fits into the pipe; false when nothing is left to send."""
+        try:
+            del outgoing[: os.write(self._stdin, outgoing)]
+        except BlockingIOError:
+            pass  # a full pipe belongs to a frozen trainer, which is killed when its time is over
+        except BrokenPipeError:
+            outgoing.clear()  # it is about to end, or has closed its stdin and will not be pinged any more
+        return bool(outgoing)
+
+    def _reap(self) -> bool:
+        with self._lock:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid == 0:
+                return False
+            self._reaped = True
+            # What the trainer started and left behind is still in its group.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        self.exit = Exit(exit_code=code) if code >= 0 else Exit(signal=-code)
+        return True

@@ -1,0 +1,106 @@
+"""Settings of every process, from `EPOCHD_…` environment variables: the one place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable of the same name in capitals with the prefix `EPOCHD_`."""
+
+    model_config = SettingsConfigDict(env_prefix="EPOCHD_", frozen=True, use_attribute_docstrings=True)
+
+    data_dir: Path = Path("epochd-data")
+    """Folder for database, logs, checkpoints, artifacts and datasets; API and workers share it."""
+
+    database_url: str | None = None
+    """`sqlite:///…` or `postgresql://…`; the default is `epochd.db` in the data folder."""
+
+    redis_url: str | None = None
+    """`redis://[:password@]host:port/db` or `redis+socket://[:password@]/path`. Where it is not set, `epochd up` starts
+    a server of its own, and a worker or API that is started alone looks at `redis://127.0.0.1:6379/0`."""
+
+    host: str = "127.0.0.1"
+    """Address that the API binds."""
+
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port that the API binds."""
+
+    allowed_hosts: str = ""
+    """Further names, separated by commas, under which clients may ask the API, such as `lab.example,server`;
+    loopback's names and `host` always may."""
+
+    allowed_origins: str = ""
+    """Further origins, separated by commas, whose pages may ask for changes, such as `https://lab.example`."""
+
+    slots: int | None = Field(default=None, ge=1)
+    """Jobs that a worker trains at once; the default is one per GPU, else one."""
+
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of each trainer; the default shares the cores among the slots."""
+
+    heartbeat_seconds: float = Field(default=2.0, gt=0)
+    """How often a worker raises its jobs' heartbeat counters."""
+
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """How long a job's counter must stand still before an observer takes the job back."""
+
+    cancel_grace_seconds: float = Field(default=30.0, ge=0)
+    """Time between asking a trainer to stop and killing it."""
+
+    drain_grace_seconds: float = Field(default=10.0, ge=0)
+    """The same when the worker itself must stop: the job goes on elsewhere from its newest checkpoint."""
+
+    poll_seconds: float = Field(default=2.0, gt=0)
+    """How often a worker with a free slot looks for queued jobs without having been rung."""
+
+    max_fruitless_attempts: int = Field(default=3, ge=1)
+    """Consecutive attempts that may end badly without a newer checkpoint before the job fails."""
+
+    retry_backoff_seconds: float = Field(default=1.0, ge=0)
+    """Wait before the attempt after a crash; doubles with each further fruitless one."""
+
+    def resolved_redis_url(self) -> str:
+        """The URL of the queue's server, with the default filled in."""
+        return self.redis_url or "redis://127.0.0.1:6379/0"
+
+    def resolved_database_url(self) -> str:
+        """The URL of the database, with the default filled in."""
+        if self.database_url is not None:
+            return self.database_url
+        return f"sqlite:///{self.data_dir.absolute() / 'epochd.db'}"
+
+
+KEPT_VARIABLES = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
+"""What a trainer may see of our environment: no credentials, and no OMP_… that would contradict the slot's threads."""
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Our environment, changed so that a process that is started with it reads the same settings."""
+    values = {f"EPOCHD_{name.upper()}": str(value) for name, value in settings if value is not None}
+    return {**os.environ, **values}
+
+
+def visible_gpus() -> tuple[str, ...] | None:
+    """The GPUs that whoever started us lets us use; None for all."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if listed is None else tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
+def trainer_environment(*, threads: int, gpu: str | None) -> dict[str, str]:
+    """The scrubbed environment of a trainer with `threads` CPU threads that sees one GPU, or none."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {
+        **kept,
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": gpu or "",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS results depend on the stream's history
+    }

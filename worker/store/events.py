@@ -1,0 +1,52 @@
+"""What happened to each job, numbered from 1 without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from worker.jobs import JobNotFound
+from worker.store.tables import events, jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that happened to one job; `id` counts from 1 within the job."""
+
+    id: int
+    type: str
+    at: datetime
+    attempt: int
+    data: dict[str, Any]
+
+
+def append(c: Connection, job_id: str, type: str, data: dict[str, Any], attempt: int) -> int:
+    """Write an event and return its id; belongs in the transaction of what it tells.
+
+    Raises:
+        JobNotFound: there is no such job.
+    """
+    # The counter is on the job's row, so that its lock makes ids gap-free, and ids and times in the order of commits.
+    counter = select(jobs.c.last_event_id).where(jobs.c.id == job_id).with_for_update()
+    last = c.execute(counter).scalar_one_or_none()
+    if last is None:
+        raise JobNotFound(job_id)
+    event_id, now = int(last) + 1, datetime.now(UTC)
+    c.execute(update(jobs).where(jobs.c.id == job_id).values(last_event_id=event_id, updated_at=now))
+    c.execute(insert(events).values(job_id=job_id, id=event_id, type=type, at=now, attempt=attempt, data=data))
+    return event_id
+
+
+def after(c: Connection, job_id: str, after: int, limit: int, types: Sequence[str] = ()) -> list[Event]:
+    """The first `limit` events with an id above `after`, of these types (of all when none is named)."""
+    query = select(events).where(events.c.job_id == job_id, events.c.id > after)
+    if types:
+        query = query.where(events.c.type.in_(types))
+    return [
+        Event(id=row.id, type=row.type, at=row.at, attempt=row.attempt, data=row.data)
+        for row in c.execute(query.order_by(events.c.id).limit(limit))
+    ]

@@ -1,0 +1,208 @@
+"""Supervises one attempt at a job: starts its trainer, records what it says, forwards intents, records its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Empty
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from worker.artifacts import BlobStore, attempt_folder, newest_checkpoint
+from worker.endings import Cancelled, Crashed, Drained, Ending, Failed, Stop, Succeeded, classify
+from worker.jobs import Intent, Job, JobResult, JobStatus
+from worker.logs import log_path, tail
+from worker.process import Message, TrainerProcess
+from worker.recording import Recorder
+from worker.settings import Settings, trainer_environment
+from worker.store import artifacts, attempts, metrics, retries
+from worker.store.database import Database, DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
+
+LOOP_SECONDS = 0.5
+WEIGHTS = "model.safetensors"
+
+T = TypeVar("T")
+
+
+class Supervisor:
+    """One attempt at a job that this process has claimed.
+
+    Args:
+        command: how a trainer is started.
+        gpu: the GPU of the slot; ignored when the job trains on the CPU.
+        draining: set when the worker must stop soon.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        job: Job,
+        *,
+        command: Sequence[str],
+        gpu: str | None,
+        draining: threading.Event,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._job = job
+        self._command = command
+        self._gpu = gpu if job.device == "cuda" else None
+        self._draining = draining
+        self._recorder = Recorder(job)
+        self._next_heartbeat = 0.0
+        self._intent: Intent | None = None
+        self._stop: Stop | None = None
+        self._kill_at = math.inf
+
+    def run(self) -> None:
+        """From the start of the trainer to the recorded end of the attempt.
+
+        Raises:
+            Fenced: the job was taken back; its trainer is gone, and nothing more was written.
+            DatabaseUnavailable: the worker must stop while the database is away.
+        """
+        job = self._job
+        step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id) or (0, None)
+        self._persist(lambda c: metrics.resume(c, job.id, job.token, step=step))
+        with self._start(checkpoint) as trainer:
+            while not trainer.wait(LOOP_SECONDS):
+                self._record(trainer)
+                self._forward(trainer)
+        self._receive(trainer)
+        log_tail = tail(log_path(self._settings.data_dir, job.id))
+        ending = classify(trainer.exit, self._recorder.last, self._stop, log_tail)
+        self._finish(ending, trainer.exit)
+
+    def _start(self, checkpoint: Path | None) -> TrainerProcess:
+        job, data_dir = self._job, self._settings.data_dir.absolute()
+        folder = attempt_folder(data_dir, job.id, job.attempt)
+        folder.create()
+        threads = job.threads or 1
+        return TrainerProcess(
+            self._command,
+            environment=trainer_environment(threads=threads, gpu=self._gpu),
+            log=log_path(data_dir, job.id),
+            attempt=job.attempt,
+            request={
+                "job_id": job.id,
+                "attempt": job.attempt,
+                "spec": job.spec,
+                "dataset_dir": str(data_dir),
+                "workdir": str(folder.path),
+                "checkpoints_dir": str(folder.checkpoints),
+                "artifacts_dir": str(folder.artifacts),
+                "resume_from": None if checkpoint is None else str(checkpoint.absolute()),
+                "threads": threads,
+                "device": job.device,
+            },
+        )
+
+    def _receive(self, trainer: TrainerProcess) -> None:
+        while True:
+            try:
+                self._recorder.receive(trainer.messages.get_nowait())
+            except Empty:
+                return
+
+    def _record(self, trainer: TrainerProcess) -> None:
+        """Write what is new, and a heartbeat when it is due; while the database is away, it waits for the next time."""
+        self._receive(trainer)
+        job = self._job
+        due = time.monotonic() >= self._next_heartbeat
+        try:
+            if due or self._recorder.pending:
+                with self._database.write() as c:
+                    if due:
+                        self._intent = attempts.heartbeat(c, job.id, job.token)
+                    self._recorder.write(c)
+                self._recorder.written()
+                if due:
+                    self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+            else:
+                with self._database.read() as c:
+                    self._intent = attempts.intent(c, job.id, job.token)
+        except DatabaseUnavailable as error:
+            logger.warning("job %s trains on unrecorded: %s", job.id, error)
+
+    def _forward(self, trainer: TrainerProcess) -> None:
+        """Ask the trainer to stop when the user or the worker wants it to, and kill it when its grace is over."""
+        if self._intent == Intent.CANCEL and self._stop != Stop.CANCEL:
+            self._ask(trainer, Stop.CANCEL, self._settings.cancel_grace_seconds)
+        elif self._draining.is_set() and self._stop is None:
+            self._ask(trainer, Stop.DRAIN, self._settings.drain_grace_seconds)
+        if time.monotonic() >= self._kill_at:
+            logger.warning("job %s: the trainer did not stop within its grace and is killed", self._job.id)
+            trainer.kill()
+
+    def _ask(self, trainer: TrainerProcess, stop: Stop, grace: float) -> None:
+        self._stop = stop
+        self._kill_at = min(self._kill_at, time.monotonic() + grace)
+        trainer.terminate()
+
+    def _finish(self, ending: Ending, exit: attempts.Exit) -> None:
+        files = [] if isinstance(ending, Crashed | Drained) else self._store_files()
+        job = self._persist(lambda c: self._end(c, ending, files, exit))
+        logger.info("job %s, attempt %d: %s", job.id, job.attempt, job.status)
+
+    def _store_files(self) -> list[artifacts.NewArtifact]:
+        blobs = BlobStore(self._settings.data_dir)
+        files = {}
+        for message in self._recorder.artifacts:
+            sha256, size = blobs.put(Path(message["path"]))
+            files[message["name"]] = artifacts.NewArtifact(
+                name=message["name"], bytes=size, sha256=sha256, media_type=message["media_type"], step=message["step"]
+            )
+        return list(files.values())
+
+    def _end(self, c: Connection, ending: Ending, files: Sequence[artifacts.NewArtifact], exit: attempts.Exit) -> Job:
+        """Write the rest and the end of the attempt, all in one transaction."""
+        held = self._job.id, self._job.token
+        self._recorder.write(c, everything=True)
+        artifacts.add(c, *held, files)
+        match ending:
+            case Succeeded(result):
+                return attempts.finish(
+                    c, *held, JobStatus.SUCCEEDED, reason="trained", result=_result(result, files), exit=exit
+                )
+            case Failed(error):
+                return attempts.finish(c, *held, JobStatus.FAILED, reason=error.code, error=error, exit=exit)
+            case Cancelled():
+                return attempts.finish(c, *held, JobStatus.CANCELLED, reason="cancelled", exit=exit)
+            case Drained():
+                return attempts.requeue(c, *held, reason="worker_drained", exit=exit)
+            case Crashed(error):
+                policy = retries.RetryPolicy.of(self._settings)
+                return retries.crash(c, *held, error=error, policy=policy, exit=exit)
+
+    def _persist(self, write: Callable[[Connection], T]) -> T:
+        """Write, waiting for as long as the database is away: its absence is no reason to lose work."""
+        while True:
+            try:
+                with self._database.write() as c:
+                    return write(c)
+            except DatabaseUnavailable as error:
+                if self._draining.is_set():
+                    raise
+                logger.warning("job %s waits for the database: %s", self._job.id, error)
+            self._draining.wait(LOOP_SECONDS)
+
+
+def _result(message: Message, files: Sequence[artifacts.NewArtifact]) -> JobResult:
+    (weights,) = (file for file in files if file.name == WEIGHTS)
+    return JobResult(
+        test_loss=message["test_loss"],
+        test_accuracy=message["test_accuracy"],
+        weights=message["weights"],
+        epoch=message["epoch"],
+        step=message["step"],
+        artifact=WEIGHTS,
+        sha256=weights.sha256,
+    )

@@ -1,0 +1,165 @@
+"""The Celery task, and the slots that bells and polls share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+
+from celery import Celery
+
+from worker.devices import Capacity
+from worker.jobs import Blame, ErrorCode, Fenced, Job, JobError
+from worker.queue import TASK
+from worker.settings import Settings
+from worker.store import attempts, jobs, retries, workers
+from worker.store.database import Database, DatabaseUnavailable
+from worker.store.retries import RetryPolicy
+from worker.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Claims and supervises jobs, as many at once as it has slots.
+
+    Whoever hears of work (a bell, or the slow poll of a worker with a free slot) calls `work`.
+
+    Args:
+        command: how a trainer is started.
+    """
+
+    def __init__(self, database: Database, settings: Settings, capacity: Capacity, *, command: Sequence[str]) -> None:
+        self.id = f"w-{secrets.token_hex(4)}"
+        self.draining = threading.Event()
+        self._database = database
+        self._settings = settings
+        self._capacity = capacity
+        self._command = command
+        self._rung = threading.Event()
+        self._free: SimpleQueue[int] = SimpleQueue()
+        for slot in range(capacity.slots):
+            self._free.put(slot)
+        self._polling = threading.Thread(target=self._poll, name="poll", daemon=True)
+
+    def start(self) -> None:
+        """Write the worker's row, and begin to poll.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        with self._database.write() as c:
+            workers.register(
+                c,
+                worker_id=self.id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                device=self._capacity.device,
+                slots=self._capacity.slots,
+                threads=self._capacity.threads,
+            )
+        self._polling.start()
+
+    def stop(self) -> None:
+        """Claim nothing more, send what runs back to the queue, and wait until that is done."""
+        self.draining.set()
+        deadline = time.monotonic() + self._settings.drain_grace_seconds + 10
+        for _ in range(self._capacity.slots):
+            try:
+                self._free.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                logger.error("a trainer is still there after the grace; it ends with this process")
+                break
+        try:
+            with self._database.write() as c:
+                workers.beat(c, self.id, "stopped")
+        except DatabaseUnavailable as error:
+            logger.warning("the end of worker %s is not recorded: %s", self.id, error)
+
+    def work(self) -> None:
+        """Train queued jobs until none is left; returns at once when every slot is busy doing that."""
+        self._rung.set()
+        # A bell that rings after the last look at the queue, and before the slot is free again, is not lost.
+        while self._rung.is_set() and not self.draining.is_set():
+            try:
+                slot = self._free.get_nowait()
+            except Empty:
+                return
+            try:
+                self._rung.clear()
+                while not self.draining.is_set() and (job := self._claim()) is not None:
+                    self._train(job, slot)
+            finally:
+                self._free.put(slot)
+
+    def _claim(self) -> Job | None:
+        capacity = self._capacity
+        try:
+            with self._database.write() as c:
+                return attempts.claim(c, worker_id=self.id, device=capacity.device, threads=capacity.threads)
+        except DatabaseUnavailable as error:
+            logger.warning("nothing can be claimed: %s", error)
+            return None
+
+    def _train(self, job: Job, slot: int) -> None:
+        logger.info("job %s, attempt %d begins", job.id, job.attempt)
+        supervisor = Supervisor(
+            self._database,
+            self._settings,
+            job,
+            command=self._command,
+            gpu=self._capacity.gpu_of(slot),
+            draining=self.draining,
+        )
+        try:
+            supervisor.run()
+        except Fenced as error:
+            logger.warning("job %s goes on elsewhere: %s", job.id, error)
+        except DatabaseUnavailable as error:
+            logger.error("job %s is left to the lease, its end cannot be written: %s", job.id, error)
+        except Exception as error:
+            logger.exception("job %s cannot be supervised", job.id)
+            self._record_defect(job, error)
+
+    def _record_defect(self, job: Job, error: Exception) -> None:
+        internal = JobError(
+            code=ErrorCode.INTERNAL,
+            message=f"the job could not be supervised: {type(error).__name__}: {error}",
+            blame=Blame.PLATFORM,
+            retryable=True,
+        )
+        try:
+            with self._database.write() as c:
+                retries.crash(c, job.id, job.token, error=internal, policy=RetryPolicy.of(self._settings))
+        except (Fenced, DatabaseUnavailable) as unrecorded:
+            logger.error("job %s: %s", job.id, unrecorded)
+
+    def _poll(self) -> None:
+        """Say that the worker is there, and look for work that no bell told of."""
+        while not self.draining.wait(self._settings.poll_seconds):
+            try:
+                with self._database.write() as c:
+                    workers.beat(c, self.id, "active")
+                with self._database.read() as c:
+                    waiting = jobs.claimable_ids(c, limit=1)
+            except DatabaseUnavailable as error:
+                logger.warning("cannot poll: %s", error)
+                continue
+            if waiting and not self._free.empty():
+                # Not a daemon: the process must not end before the job's end is recorded.
+                threading.Thread(target=self.work, name="polled").start()
+
+
+def register_task(app: Celery, worker: Worker) -> None:
+    """Answer bells with `worker.work`."""
+
+    def work(job_id: str) -> None:
+        logger.debug("rung for job %s", job_id)
+        worker.work()
+
+    app.task(name=TASK)(work)
