@@ -41,7 +41,8 @@ def progress_line(job: dict[str, Any]) -> str:
     bar = "█" * int(30 * progress["fraction"])
     shown = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
     values = " ".join(f"{key} {metrics[key]:.4f}" for key in shown if metrics.get(key) is not None)
-    return f"{job['phase'] or job['status']} │{bar:<30}│ epoch {progress['epoch']}/{progress['epochs']} step {progress['step']} {values}"
+    place = f"epoch {progress['epoch']}/{progress['epochs']} step {progress['step']}"
+    return f"{job['phase'] or job['status']} │{bar:<30}│ {place} {values}"
 
 
 def watch(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +95,8 @@ def main() -> None:
             job = watch(client, job)
         except KeyboardInterrupt:
             client.post(f"{job['links']['self']}/cancel")
-            sys.exit(f"\ncancelled {job['id']}")
+            print(f"\ncancelled {job['id']}")
+            sys.exit(130)
         if job["status"] != "succeeded":
             sys.exit(f"{job['id']} {job['status']}: {json.dumps(job['error'], indent=2)}")
         arguments.output.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,6 @@ def test_without_the_wheel_a_server_on_the_path_is_used(monkeypatch: pytest.Monk
 def test_a_server_that_ends_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(valkey, "get_binary_path", lambda: "/bin/false")
     server = Valkey(tmp_path)
-    with pytest.raises(ValkeyError, match=r"/bin/false exited with 1 at its start"):
+    with pytest.raises(ValkeyError, match=r"/bin/false exited with 1"):
         server.start()
     server.stop()
