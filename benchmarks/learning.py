@@ -1,0 +1,134 @@
+"""What the techniques do on real data, several seeds each: mean ± standard error, beside what the papers say.
+
+python benchmarks/learning.py [--study NAME] [--seeds 5] [--data-dir epochd-data]
+
+Every run is one line of results/learning.jsonl, and is not repeated; so an interrupted call goes on where it stopped.
+The tables are written to results/learning.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from studies import STUDIES, Study, checked
+
+from cnn.data import Data
+from cnn.datasets import FashionMNIST
+from cnn.evaluation import evaluate
+from cnn.events import Metrics, Result
+from cnn.models import build_network
+from cnn.spec import TrainingSpec
+from cnn.splits import train_val_split
+from cnn.training import train
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = RESULTS / "learning.jsonl"
+TABLES = RESULTS / "learning.md"
+
+
+def measure(spec: TrainingSpec, data: Data) -> dict[str, Any]:
+    """Train, and judge the delivered weights on the training split too, as it is: no augmentation, no dropout."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        events = list(train(spec, data, artifacts=Path(folder)))
+        weights = load_file(Path(folder) / "model.safetensors")
+    kept, _ = train_val_split(data.train_labels, spec.split.val_fraction, spec.split.num_train, spec.split.seed)
+    images, labels = torch.from_numpy(data.train_images[kept]), torch.from_numpy(data.train_labels[kept])
+    score = evaluate(build_network(spec), weights, images, labels)
+    result = next(event for event in events if isinstance(event, Result))
+    epochs = [event for event in events if isinstance(event, Metrics)]
+    return {
+        "test_accuracy": result.test_accuracy,
+        "train_accuracy": score.accuracy,
+        "train_loss": score.loss,
+        "gap": score.accuracy - result.test_accuracy,
+        "epoch": result.epoch,
+        "best_val_accuracy": max(event.values["val_accuracy"] for event in epochs),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def key_of(study: Study, variant: str, seed: int, spec: TrainingSpec) -> str:
+    """Identity of a run: a changed spec is another run."""
+    digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:16]
+    return f"{study.name}/{variant}/{seed}/{digest}"
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    lines = RUNS.read_text().splitlines() if RUNS.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def run(studies: list[Study], seeds: int, data: Data) -> None:
+    done = recorded()
+    for study in studies:
+        for seed in range(seeds):
+            for variant, part in study.variants.items():
+                spec = checked(part, seed)
+                key = key_of(study, variant, seed, spec)
+                if key in done:
+                    continue
+                row = {"key": key, "study": study.name, "variant": variant, "seed": seed, **measure(spec, data)}
+                with RUNS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{study.name}, {variant}, seed {seed}: {study.measure} {row[study.measure]:.4f}", flush=True)
+
+
+def table(study: Study, seeds: int) -> str:
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    done = recorded()
+    for variant, part in study.variants.items():
+        for seed in range(seeds):
+            key = key_of(study, variant, seed, checked(part, seed))
+            if key in done:
+                rows[variant].append(done[key])
+    columns = [study.measure, *(name for name in ("test_accuracy", "train_loss") if name != study.measure)]
+    lines = [f"## {study.name}", "", f"{study.question}. Expected: {study.expected}.", ""]
+    lines += [f"| | {' | '.join(columns)} | seeds | s per run |", "|---" * (len(columns) + 3) + "|"]
+    for variant, runs in rows.items():
+        cells = [mean_and_error([row[column] for row in runs]) for column in columns]
+        seconds = statistics.mean(row["seconds"] for row in runs)
+        lines.append(f"| {variant} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def mean_and_error(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the techniques do on real data.")
+    parser.add_argument("--study", choices=[study.name for study in STUDIES], help="only this one")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    RESULTS.mkdir(exist_ok=True)
+    studies = [study for study in STUDIES if arguments.study in (None, study.name)]
+    run(studies, arguments.seeds, FashionMNIST().load(arguments.data_dir))
+    machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads"
+    head = (
+        "# What the techniques do on Fashion-MNIST\n\n"
+        f"`python benchmarks/learning.py` on {machine}, torch {torch.__version__}. Mean ± standard error over seeds, "
+        "each with a split of its own.\n"
+    )
+    TABLES.write_text("\n".join([head, *(table(study, arguments.seeds) for study in STUDIES)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The studies of `learning.py`: which specs are compared, and what each comparison asks.
+
+All are on Fashion-MNIST with small training splits, so that the whole fits into an evening on two cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnn.spec import TrainingSpec
+
+Part = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One comparison.
+
+    Args:
+        question: what the table answers.
+        expected: what the literature says, in words.
+        variants: the spec of each row, by its name; `split.seed` and `training.seed` are set per run.
+        measure: the column that decides: `test_accuracy`, `train_loss` or `gap`.
+    """
+
+    name: str
+    question: str
+    expected: str
+    variants: dict[str, Part]
+    measure: str
+
+
+MLP: Part = {
+    "type": "layers",
+    "layers": [
+        {"type": "flatten"},
+        {"type": "linear", "name": "fc1", "out_features": 1024},
+        {"type": "relu"},
+        {"type": "linear", "name": "fc2", "out_features": 1024},
+        {"type": "relu"},
+        {"type": "linear", "name": "fc3", "out_features": 2048},
+        {"type": "relu"},
+        {"type": "linear", "name": "output", "out_features": 10},
+    ],
+}
+
+
+def with_dropout(model: Part, keep_prob: float) -> Part:
+    """The model with dropout behind the activation of every hidden dense layer."""
+    layers: list[Part] = []
+    for previous, layer in zip([{"type": ""}, *model["layers"]], model["layers"], strict=False):
+        layers.append(layer)
+        if layer["type"] == "relu" and previous["type"] == "linear":
+            layers.append({"type": "dropout", "keep_prob": keep_prob})
+    return {**model, "layers": layers}
+
+
+CNN: Part = {
+    "type": "layers",
+    "layers": [
+        {"type": "conv2d", "name": "conv1", "out_channels": 16, "kernel_size": 3, "padding": "same"},
+        {"type": "max_pool2d", "kernel_size": 2},
+        {"type": "relu"},
+        {"type": "conv2d", "name": "conv2", "out_channels": 32, "kernel_size": 3, "padding": "same"},
+        {"type": "max_pool2d", "kernel_size": 2},
+        {"type": "relu"},
+        {"type": "flatten"},
+        {"type": "linear", "name": "fc1", "out_features": 128},
+        {"type": "relu"},
+        {"type": "linear", "name": "output", "out_features": 10},
+    ],
+}
+MOMENTUM: Part = {"type": "momentum", "lr": 0.02, "momentum": 0.9}
+
+
+def spec(
+    model: Part, *, num_train: int, epochs: int, optimizer: Part = MOMENTUM, val_fraction: float = 0.05, **parts: Any
+) -> Part:
+    """A spec for a small training split; the epochs count passes over it."""
+    return {
+        "dataset": {"type": "fashion_mnist"},
+        "split": {"val_fraction": val_fraction, "num_train": num_train},
+        "model": model,
+        "optimizer": optimizer,
+        "training": {"epochs": epochs, "batch_size": 50, "device": "cpu"},
+        **parts,
+    }
+
+
+L2: Part = {"type": "l2", "weight": 1e-3}
+L1: Part = {"type": "l1", "weight": 1e-5}
+MAX_NORM: Part = {"type": "max_norm", "max_value": 2.0}
+LAST = {"early_stopping": {"patience": 1000, "restore_best_weights": False}}
+"""Deliver the last weights: what over-fitting does must show."""
+
+srivastava = {
+    "L2": spec(MLP, num_train=2000, epochs=20, regularizers=[L2], **LAST),
+    "L1 + L2": spec(MLP, num_train=2000, epochs=20, regularizers=[L1, L2], **LAST),
+    "max-norm": spec(MLP, num_train=2000, epochs=20, regularizers=[MAX_NORM], **LAST),
+    "dropout + L2": spec(with_dropout(MLP, 0.5), num_train=2000, epochs=20, regularizers=[L2], **LAST),
+    "dropout + max-norm": spec(with_dropout(MLP, 0.5), num_train=2000, epochs=20, regularizers=[MAX_NORM], **LAST),
+}
+
+AUGMENTATION: list[Part] = [{"type": "random_crop", "padding": 2}, {"type": "horizontal_flip"}]
+overfitting = {
+    "none": spec(CNN, num_train=1000, epochs=60, **LAST),
+    "L2": spec(CNN, num_train=1000, epochs=60, regularizers=[{"type": "l2", "weight": 1e-2}], **LAST),
+    "dropout + max-norm": spec(
+        with_dropout(CNN, 0.5),
+        num_train=1000,
+        epochs=60,
+        regularizers=[{"type": "max_norm", "max_value": 2.0, "layers": ["fc*"]}],
+        **LAST,
+    ),
+    "augmentation": spec(CNN, num_train=1000, epochs=60, augmentation=AUGMENTATION, **LAST),
+    "early stopping": spec(CNN, num_train=1000, epochs=60, early_stopping={"patience": 5}),
+}
+
+look_ahead = {
+    f"{name}, γ = {momentum}": spec(
+        CNN,
+        num_train=1000,
+        epochs=15,
+        optimizer={"type": name, "lr": 0.2 * (1 - momentum), "momentum": momentum},
+        **LAST,
+    )
+    for momentum in (0.9, 0.95, 0.99, 0.995, 0.999)
+    for name in ("momentum", "nesterov")
+}
+
+GRID = {
+    "sgd": (0.03, 0.1, 0.3),
+    "momentum": (0.003, 0.01, 0.03),
+    "nesterov": (0.003, 0.01, 0.03),
+    "adagrad": (0.003, 0.01, 0.03),
+    "rmsprop": (0.0003, 0.001, 0.003),
+    "adam": (0.0003, 0.001, 0.003),
+}
+optimizers = {
+    f"{name}, lr {lr:g}": spec(CNN, num_train=2000, epochs=6, optimizer={"type": name, "lr": lr}, **LAST)
+    for name, rates in GRID.items()
+    for lr in rates
+}
+
+inputs = {
+    "standardized": spec(CNN, num_train=2000, epochs=4, normalization={"type": "standardize"}, **LAST),
+    "0 to 1": spec(CNN, num_train=2000, epochs=4, normalization={"type": "min_max"}, **LAST),
+    "0 to 255": spec(CNN, num_train=2000, epochs=4, normalization=None, optimizer={**MOMENTUM, "lr": 1e-4}, **LAST),
+}
+
+STUDIES = (
+    Study(
+        "regularizers",
+        "Test accuracy of the 784-1024-1024-2048-10 network on 2,000 images",
+        "Srivastava et al. (2014), table 9: L2 < L1 + L2 < max-norm < dropout + L2 < dropout + max-norm",
+        srivastava,
+        "test_accuracy",
+    ),
+    Study(
+        "overfitting",
+        "Accuracy on the 1,000 training images, without augmentation and dropout, minus that on the test split",
+        "each regularizer narrows the gap",
+        overfitting,
+        "gap",
+    ),
+    Study(
+        "look-ahead",
+        "Training loss after 15 epochs of 1,000 images, lr = 0.2 (1 - γ)",
+        "Sutskever et al. (2013): Nesterov's gradient is no worse, and better where γ is large",
+        look_ahead,
+        "train_loss",
+    ),
+    Study(
+        "optimizers",
+        "Training loss after 6 epochs of 2,000 images, over a grid of learning rates",
+        "at each one's best learning rate, momentum and the adaptive ones are ahead of SGD",
+        optimizers,
+        "train_loss",
+    ),
+    Study(
+        "inputs",
+        "Training loss after 4 epochs of 2,000 images; raw values with the best of lr 1e-5, 1e-4, 1e-3",
+        "normalized inputs train faster",
+        inputs,
+        "train_loss",
+    ),
+)
+
+
+def checked(part: Part, seed: int) -> TrainingSpec:
+    """The spec of one run."""
+    return TrainingSpec.model_validate(
+        {**part, "split": {**part["split"], "seed": seed}, "training": {**part["training"], "seed": seed}}
+    )
