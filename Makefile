@@ -22,8 +22,7 @@ demo: .venv/installed data
 	until grep -q "ready at" "$$log"; do \
 		kill -0 $$server 2>/dev/null || { tail -n 30 "$$log" >&2; exit 1; }; sleep 0.2; \
 	done; \
-	$(BIN)/python examples/demo.py --url "http://127.0.0.1:$$EPOCHD_PORT" --output $(DATA_DIR)/demo || \
-		{ tail -n 30 "$$log" >&2; exit 1; }; \
+	$(BIN)/python examples/demo.py --url "http://127.0.0.1:$$EPOCHD_PORT" --output $(DATA_DIR)/demo || exit; \
 	echo -n "load_model.py "; $(BIN)/python examples/load_model.py $(DATA_DIR)/demo $(DATA_DIR)
 
 test: lint data services

@@ -82,49 +82,13 @@ def main() -> NoReturn:
 
 
 def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int:
-    # The watchdog and the signal handler stand before these seconds of imports begin.
-    import torch  # noqa: PLC0415
-
-    from cnn.determinism import determinism_domain  # noqa: PLC0415
+    """Run the request and report why it cannot go on, if so; returns the exit code."""
     from cnn.errors import TrainingError  # noqa: PLC0415
-    from cnn.events import Stopped  # noqa: PLC0415
-    from cnn.spec import TrainingSpec  # noqa: PLC0415
-    from cnn.training import train  # noqa: PLC0415
 
-    threads, device = request["threads"], request["device"]
-    torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        channel.send(
-            "error",
-            code="device_unavailable",
-            message="the job was claimed for a GPU, but torch finds none that it can use",
-            blame="platform",
-            hint="check the driver and the installed torch build on the worker",
-        )
-        return EXIT_ERROR
-    if device == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    determinism = determinism_domain(torch.device(device))
-    channel.send("started", pid=os.getpid(), threads=threads, device=device, determinism=determinism)
-    channel.send("phase", phase="preparing_data")
+    device = request["device"]
     try:
-        spec = TrainingSpec.model_validate_json(json.dumps(request["spec"]))
-        data = spec.dataset.load(Path(request["dataset_dir"]))
-        channel.send("dataset", digest=data.digest)
-        stop.training_begins()
-        resume_from = request["resume_from"]
-        event = None
-        for event in train(
-            spec,
-            data,
-            device=device,
-            checkpoints=Path(request["checkpoints_dir"]),
-            artifacts=Path(request["artifacts_dir"]),
-            resume_from=None if resume_from is None else Path(resume_from),
-            stop=stop,
-        ):
-            channel.send_event(event)
-        return EXIT_STOPPED if isinstance(event, Stopped) else 0
+        _prepare_torch(request["threads"], device, channel)
+        return _tell(request, channel, stop)
     except TrainingError as error:
         channel.send("error", code=error.code, message=error.message, blame=error.blame, hint=error.hint)
     except (MemoryError, RuntimeError) as error:
@@ -134,6 +98,50 @@ def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> in
         hint = "lower training.batch_size, or make the model smaller"
         channel.send("error", code="out_of_memory", message=message, blame="capacity", hint=hint)
     return EXIT_ERROR
+
+
+def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
+    # The watchdog and the signal handler stand before these seconds of imports begin.
+    import torch  # noqa: PLC0415
+
+    from cnn.determinism import determinism_domain  # noqa: PLC0415
+    from cnn.errors import TrainingError  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            message = "the job was claimed for a GPU, but torch finds none that it can use"
+            hint = "check the driver and the installed torch build on the worker"
+            raise TrainingError("device_unavailable", message, "platform", hint)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    determinism = determinism_domain(torch.device(device))
+    channel.send("started", pid=os.getpid(), threads=threads, device=device, determinism=determinism)
+
+
+def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int:
+    """Load the data, train, and send every event."""
+    from cnn.events import Stopped  # noqa: PLC0415
+    from cnn.spec import TrainingSpec  # noqa: PLC0415
+    from cnn.training import train  # noqa: PLC0415
+
+    channel.send("phase", phase="preparing_data")
+    spec = TrainingSpec.model_validate_json(json.dumps(request["spec"]))
+    data = spec.dataset.load(Path(request["dataset_dir"]))
+    channel.send("dataset", digest=data.digest)
+    stop.training_begins()
+    resume_from = request["resume_from"]
+    event = None
+    for event in train(
+        spec,
+        data,
+        device=request["device"],
+        checkpoints=Path(request["checkpoints_dir"]),
+        artifacts=Path(request["artifacts_dir"]),
+        resume_from=None if resume_from is None else Path(resume_from),
+        stop=stop,
+    ):
+        channel.send_event(event)
+    return EXIT_STOPPED if isinstance(event, Stopped) else 0
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

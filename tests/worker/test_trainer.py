@@ -39,7 +39,6 @@ class Trainer:
 
     def send(self, line: str) -> None:
         self.stdin.write(line.encode() + b"\n")
-        self.stdin.flush()
 
     def ping(self) -> None:
         while True:
@@ -74,6 +73,7 @@ def trainer(folder: Path) -> Iterator[Trainer]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             ["sh", "-c", f'exec "{sys.executable}" -m worker.trainer 3> "{folder}/events"'],
+            bufsize=0,  # a ping to a dead process must not wait for the file to be closed
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
