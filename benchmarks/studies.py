@@ -149,6 +149,33 @@ inputs = {
     "0 to 255": spec(CNN, num_train=2000, epochs=4, normalization=None, optimizer={**MOMENTUM, "lr": 1e-4}, **LAST),
 }
 
+feature_space = {
+    "none": spec(CNN, num_train=300, epochs=60, **LAST),
+    **{
+        f"{mode}, λ = {weight}": spec(
+            CNN,
+            num_train=300,
+            epochs=60,
+            augmentation=[{"type": "feature_space", "layer": "fc1", "mode": mode, "weight": weight}],
+            **LAST,
+        )
+        for mode in ("interpolate", "extrapolate")
+        for weight in (0.25, 0.5)
+    },
+}
+
+generated = {
+    f"{per_class} images per class, {name}": spec(
+        CNN, num_train=10 * per_class, epochs=6000 // per_class // 5, augmentation=augmentation, **LAST
+    )
+    for per_class in (20, 50)
+    for name, augmentation in {
+        "none": [],
+        "gan": [{"type": "gan", "share": 0.25, "epochs": 6000 // per_class}],
+        "crop and flip": AUGMENTATION,
+    }.items()
+}
+
 STUDIES = (
     Study(
         "regularizers",
@@ -184,6 +211,20 @@ STUDIES = (
         "normalized inputs train faster",
         inputs,
         "train_loss",
+    ),
+    Study(
+        "feature-space",
+        "Test accuracy after training on 300 images, augmented in the features of the dense layer",
+        "DeVries & Taylor (2017): extrapolation helps more than interpolation",
+        feature_space,
+        "test_accuracy",
+    ),
+    Study(
+        "generated",
+        "Test accuracy after training on 20 or 50 images per class, a quarter of each minibatch generated",
+        "Antoniou et al. (2017): generated samples help where there are few real ones",
+        generated,
+        "test_accuracy",
     ),
 )
 

@@ -61,6 +61,7 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], help="instead of what the spec says")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads, which fix the last bits")
+    parser.add_argument("--init-from", type=Path, help="model.safetensors whose matching tensors to start from")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     return parser.parse_args()
 
@@ -80,6 +81,7 @@ def _run(spec: TrainingSpec, arguments: argparse.Namespace) -> None:
         device=arguments.device or _device(spec),
         checkpoints=checkpoints,
         artifacts=arguments.output,
+        init_weights=arguments.init_from,
         resume_from=saved[0] if saved else None,
     )
     for event in events:

@@ -1,109 +1,216 @@
-"""Augmentation. To add one: write its class, then name it in `Augmentation` at the bottom.
+"""Augmentation. To add one: write its class in the file of its kind, then name it in `Augmentation` here.
 
-Every sample of a batch gets parameters of its own. The transforms act in the order of the list on uint8 images, before
-normalization; what enters a picture from outside is 0.
+The transforms act in the order of the list on images in 0..255, before normalization. Images stay uint8 while whole
+pixels move; after the first transform that computes new values they are float32, and are not rounded back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from cnn.base import Probability, Shape, ShapeError, Spec
+from cnn.base import Shape, ShapeError, spec_error
+from cnn.blurring import GaussianBlur, PatchBlur, RandomErasing
+from cnn.feature_space import FeatureSpace
+from cnn.generative import GAN
+from cnn.geometric import (
+    CenterCrop,
+    HorizontalFlip,
+    Perspective,
+    RandomCrop,
+    RandomResizedCrop,
+    Rotate,
+    Shear,
+    Translate,
+    VerticalFlip,
+    Zoom,
+)
+from cnn.mixing import CutMix, Mixup
+from cnn.photometric import Brightness, ColorJitter, Contrast, Gamma, Grayscale, Hue, PCALighting, Saturation
+from cnn.policies import RandAugment, TrivialAugment
+from cnn.transform import Mixing, PixelMove, PixelShift, Pixelwise, Stage, Transform, Warp
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from cnn.transforms.sampling import Sampling
-
-
-class _PixelMove(Spec):
-    """A transform that moves whole pixels; neighbours of this kind become one gather."""
-
-    def check(self, shape: Shape) -> None:
-        """Raise ShapeError when images of `shape` (channels, height, width) cannot be transformed."""
-
-    def move(self, sampling: Sampling, generator: torch.Generator) -> Sampling:
-        """`sampling`, followed by this transform with parameters drawn from `generator`."""
-        raise NotImplementedError
-
-
-class RandomCrop(_PixelMove):
-    """Pads every side with `padding` zeros and cuts out a window of the image's size at a random place."""
-
-    type: Literal["random_crop"] = "random_crop"
-    padding: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Pixels added on every side."""
-
-    def check(self, shape: Shape) -> None:
-        side = min(shape[1:])
-        if self.padding >= side:
-            raise ShapeError(f"padding must be smaller than the image's side of {side} pixels, got {self.padding}")
-
-    def move(self, sampling: Sampling, generator: torch.Generator) -> Sampling:
-        import torch
-
-        from cnn.transforms.sampling import shift
-
-        device, size = sampling.rows.device, (2, len(sampling.rows))
-        down, right = torch.randint(-self.padding, self.padding + 1, size, generator=generator, device=device)
-        return shift(sampling, down, right)
-
-
-class HorizontalFlip(_PixelMove):
-    """Mirrors a sample left to right with probability `p`."""
-
-    type: Literal["horizontal_flip"] = "horizontal_flip"
-    p: Probability = 0.5
-    """Probability that a sample is mirrored."""
-
-    def move(self, sampling: Sampling, generator: torch.Generator) -> Sampling:
-        import torch
-
-        from cnn.transforms.sampling import flip_horizontally
-
-        uniform = torch.rand(len(sampling.rows), generator=generator, device=sampling.rows.device)
-        return flip_horizontally(sampling, uniform < self.p)
-
-
-class Translate(_PixelMove):
-    """Moves a sample by round(u · size) pixels in each direction, u uniform in [-max_shift, max_shift]."""
-
-    type: Literal["translate"] = "translate"
-    max_shift: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Largest shift, as a share of the image's height and width."""
-
-    def move(self, sampling: Sampling, generator: torch.Generator) -> Sampling:
-        import torch
-
-        from cnn.transforms.sampling import shift
-
-        num_images, height = sampling.rows.shape
-        uniform = torch.rand((2, num_images), generator=generator, device=sampling.rows.device) * 2 - 1
-        down = (uniform[0] * self.max_shift * height).round().long()
-        right = (uniform[1] * self.max_shift * sampling.columns.shape[1]).round().long()
-        return shift(sampling, down, right)
-
+    from cnn.transforms.draws import Draws
 
 Augmentation = TypeAliasType(
-    "Augmentation", Annotated[RandomCrop | HorizontalFlip | Translate, Field(discriminator="type")]
+    "Augmentation",
+    Annotated[
+        GAN
+        | FeatureSpace
+        | RandomCrop
+        | RandomResizedCrop
+        | CenterCrop
+        | HorizontalFlip
+        | VerticalFlip
+        | Zoom
+        | Translate
+        | Rotate
+        | Shear
+        | Perspective
+        | PatchBlur
+        | GaussianBlur
+        | RandomErasing
+        | Brightness
+        | Contrast
+        | Saturation
+        | Hue
+        | Gamma
+        | PCALighting
+        | Grayscale
+        | ColorJitter
+        | RandAugment
+        | TrivialAugment
+        | Mixup
+        | CutMix,
+        Field(discriminator="type"),
+    ],
 )
 
+ImageStep = Callable[["Tensor", "Draws"], "Tensor"]
+Augment = Callable[["Tensor", "Tensor", "Draws"], "tuple[Tensor, Tensor]"]
 
-def build_augmentation(transforms: Sequence[Augmentation]) -> Callable[[Tensor, torch.Generator], Tensor]:
-    """A function of uint8 images (N, C, H, W) and a generator that gives the transformed images, of the same shape."""
-    from cnn.transforms.sampling import identity, resample
+LARGE_PIXELS = 64 * 64
+"""Images with more pixels are transformed a few at a time: what is between two transforms stays in the cache."""
+CHUNK = 8
 
-    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-        if not transforms:
-            return images
-        sampling = identity(len(images), images.shape[2], images.shape[3], images.device)
-        for transform in transforms:
-            sampling = transform.move(sampling, generator)
-        return resample(images, sampling)
+REASONS = {
+    Stage.BATCH: "it decides what enters the batch, so it comes before all that changes images",
+    Stage.IMAGE: "it changes single images, so it comes before those that mix two of them",
+}
+
+
+def check_augmentation(transforms: Sequence[Transform], shape: Shape) -> None:
+    """Raise spec_error, with a pointer into the list, for a transform that does not fit its images or its place."""
+    latest = Stage.BATCH
+    mixed = 0.0
+    for index, transform in enumerate(transforms):
+        pointer = f"/augmentation/{index}"
+        try:
+            transform.check(shape)
+        except ShapeError as error:
+            raise spec_error("augmentation_mismatch", pointer, f"{transform.type}: {error}") from error
+        if transform.stage is Stage.NETWORK:
+            continue
+        if transform.stage < latest:
+            raise spec_error("augmentation_order", pointer, f"{transform.type}: {REASONS[transform.stage]}")
+        latest = transform.stage
+        if isinstance(transform, Mixing):
+            mixed += transform.p
+            if mixed > 1:
+                raise spec_error(
+                    "augmentation_mismatch",
+                    f"{pointer}/p",
+                    f"{transform.type}: a batch is mixed once at most, but the probabilities p of mixup and cutmix "
+                    f"add up to {mixed:g}",
+                    got=transform.p,
+                )
+
+
+def build_augmentation(transforms: Sequence[Transform], num_classes: int) -> Augment:
+    """A function of uint8 images (N, C, H, W), labels (N,) and draws, that gives images and targets.
+
+    Targets are the labels, or probabilities (N, num_classes) where the list has a mixing transform.
+    """
+    steps = _steps([transform for transform in transforms if transform.stage is Stage.IMAGE])
+    mixings = [transform for transform in transforms if isinstance(transform, Mixing)]
+
+    def augment(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        images = _in_chunks(steps, images, draws)
+        if not mixings:
+            return images, labels
+        return _mix(mixings, images, labels, draws)
+
+    def _mix(mixings: Sequence[Mixing], images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        import torch
+
+        targets = torch.nn.functional.one_hot(labels, num_classes).float()
+        drawn, below = draws.one(), 0.0
+        for mixing in mixings:
+            chosen = (drawn >= below) & (drawn < below + mixing.p)
+            below += mixing.p
+            images, targets = mixing.mix(images, targets, chosen, draws)
+        return images, targets
 
     return augment
+
+
+def _in_chunks(steps: Sequence[ImageStep], images: Tensor, draws: Draws) -> Tensor:
+    import torch
+
+    size = CHUNK if images.shape[2] * images.shape[3] > LARGE_PIXELS else len(images)
+    if not steps:
+        return images
+    parts = []
+    for start in range(0, len(images), size):
+        part, its_draws = images[start : start + size], draws.part(start, start + size)
+        for step in steps:
+            part = step(part, its_draws)
+        parts.append(part)
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _steps(transforms: Sequence[Transform]) -> list[ImageStep]:
+    """The transforms, with those that compose as one step."""
+    steps: list[ImageStep] = []
+    for geometric, members in groupby(transforms, lambda transform: isinstance(transform, PixelMove | Warp)):
+        if geometric:
+            steps += map(_geometric, _with_one_fill([m for m in members if isinstance(m, PixelMove | Warp)]))
+        else:
+            steps += [transform.apply for transform in members if isinstance(transform, Pixelwise)]
+    return steps
+
+
+def _with_one_fill(transforms: Sequence[PixelMove | Warp]) -> list[list[PixelMove | Warp]]:
+    """Neighbours that fill with the same value; a flip fills nothing and goes with any of them."""
+    groups: list[list[PixelMove | Warp]] = []
+    current: int | None = None
+    for transform in transforms:
+        fill = _fill(transform)
+        if not groups or (fill is not None and current is not None and fill != current):
+            groups.append([])
+            current = None
+        groups[-1].append(transform)
+        current = fill if fill is not None else current
+    return groups
+
+
+def _fill(transform: PixelMove | Warp) -> int | None:
+    return transform.fill if isinstance(transform, PixelShift | Warp) else None
+
+
+def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
+    """One resampling for transforms with one fill: of whole pixels where all of them move whole pixels."""
+    fill = next((fill for fill in map(_fill, group) if fill is not None), 0)
+    moves = [transform for transform in group if isinstance(transform, PixelMove)]
+
+    def gather(images: Tensor, draws: Draws) -> Tensor:
+        from cnn.transforms.sampling import identity, move, resample
+
+        size = (images.shape[2], images.shape[3])
+        sampling = identity(len(images), *size, images.device)
+        for transform in moves:
+            sampling = move(sampling, transform.motion(draws, size))
+        return resample(images, sampling, fill)
+
+    def interpolate(images: Tensor, draws: Draws) -> Tensor:
+        import torch
+
+        from cnn.transforms.warping import motion_matrix, warp
+
+        size = (images.shape[2], images.shape[3])
+        matrix = torch.eye(3, device=images.device)
+        for transform in group:
+            if isinstance(transform, Warp):
+                matrix = matrix @ transform.matrix(draws, size)
+            else:
+                matrix = matrix @ motion_matrix(transform.motion(draws, size))
+        return warp(images, matrix, fill)
+
+    return gather if len(moves) == len(group) else interpolate

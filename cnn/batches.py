@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from cnn.augmentation import Augmentation, build_augmentation
+from cnn.gan.mixture import Mixture
 from cnn.randomness import derived_generator
+from cnn.transforms.draws import Draws
 
 
 class Batches:
@@ -19,8 +21,11 @@ class Batches:
         labels: int64 (N,), on the same device.
         size: samples of one optimizer update.
         drop_last: leave out the samples of an epoch that do not fill an update.
-        augmentation: transforms of the images.
+        augmentation: transforms of the images, and of the labels where they mix.
+        num_classes: classes of the dataset.
         seed: from which order and transforms follow.
+
+    With a `mixture`, generated images take the places of some.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class Batches:
         size: int,
         drop_last: bool,
         augmentation: Sequence[Augmentation],
+        num_classes: int,
         seed: int,
     ) -> None:
         self.per_epoch = len(images) // size if drop_last else -(-len(images) // size)
@@ -39,16 +45,33 @@ class Batches:
         self._images = images
         self._labels = labels
         self._size = size
-        self._augment = build_augmentation(augmentation)
+        self._augment = build_augmentation(augmentation, num_classes)
         self._seed = seed
+        self.mixture: Mixture | None = None
         self._order = (0, torch.empty(0))
 
     def at(self, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of update `step`, which lies in `epoch`; both count from 1 over the whole run."""
-        start = (step - 1) % self.per_epoch * self._size
-        chosen = self._order_of(epoch)[start : start + self._size]
+        """Images and targets of update `step`, which lies in `epoch`; both count from 1 over the whole run.
+
+        Targets are labels (N,), or probabilities (N, num_classes) where augmentation mixes.
+        """
+        chosen = self._chosen(epoch, step)
+        images, labels = self._images[chosen], self._labels[chosen]
+        if self.mixture:
+            randomness = derived_generator(images.device, self._seed, "generated", epoch, step)
+            images, labels = self.mixture.mix(images, labels, randomness)
         generator = derived_generator(self._images.device, self._seed, "augmentation", epoch, step)
-        return self._augment(self._images[chosen], generator), self._labels[chosen]
+        draws = Draws(generator, chosen, epoch, self._seed)
+        return self._augment(images, labels, draws)
+
+    def samples(self, epoch: int, step: int) -> Tensor:
+        """Places in the training split of the images of update `step`, int64; -1 for generated ones."""
+        chosen = self._chosen(epoch, step)
+        return chosen.index_fill(0, self.mixture.places(len(chosen)), -1) if self.mixture else chosen
+
+    def _chosen(self, epoch: int, step: int) -> Tensor:
+        start = (step - 1) % self.per_epoch * self._size
+        return self._order_of(epoch)[start : start + self._size]
 
     def _order_of(self, epoch: int) -> Tensor:
         if self._order[0] != epoch:

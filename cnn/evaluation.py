@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,24 @@ from torch.nn.functional import cross_entropy
 MAX_BATCH = 1000
 MAX_BATCH_VALUES = 4_000_000
 """Pixels of a batch, which bound the memory that large images take."""
+TOP = 5
+"""A top-5 accuracy says something where there are more classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean cross entropy, in float64 from the logits, and the share of samples whose largest logit is right."""
+    """Mean cross entropy, in float64 from the logits, and shares of samples.
+
+    The loss is not finite where the logits are not.
+    """
 
     loss: float
     accuracy: float
+    """Of those whose largest logit is the right one."""
+    top5_accuracy: float | None
+    """Of those whose right logit is among the five largest; None for five classes or fewer."""
+    predicted: Tensor = field(compare=False, repr=False)
+    """The class with the largest logit of each sample, (N,)."""
 
 
 @torch.inference_mode()
@@ -29,12 +39,18 @@ def evaluate(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, 
     training = network.training
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
-    correct = torch.zeros((), dtype=torch.int64, device=images.device)
+    in_top5: Tensor | None = None
+    predicted = []
     size = max(1, min(MAX_BATCH, MAX_BATCH_VALUES // images[0].numel()))
     for batch, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         inputs = batch.contiguous(memory_format=torch.channels_last)
         logits = functional_call(network, dict(weights), (inputs,))
         loss += cross_entropy(logits.double(), targets, reduction="sum")
-        correct += (logits.argmax(dim=1) == targets).sum()
+        predicted.append(logits.argmax(dim=1))
+        if logits.shape[1] > TOP:
+            found = (logits.topk(TOP, dim=1).indices == targets[:, None]).sum()
+            in_top5 = found if in_top5 is None else in_top5 + found
     network.train(training)
-    return Score(loss.item() / len(labels), int(correct.item()) / len(labels))
+    classes = torch.cat(predicted)
+    accuracy = int((classes == labels).sum()) / len(labels)
+    return Score(loss.item() / len(labels), accuracy, None if in_top5 is None else int(in_top5) / len(labels), classes)

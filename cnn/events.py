@@ -12,7 +12,7 @@ from typing import Literal
 class Phase:
     """What the run does from now on."""
 
-    phase: Literal["preparing_data", "training", "evaluating", "exporting"]
+    phase: Literal["preparing_data", "training_gan", "training", "evaluating", "exporting"]
 
 
 @dataclass(frozen=True, slots=True)

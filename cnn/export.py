@@ -8,43 +8,58 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
 from cnn.checkpoints import fsync
 from cnn.events import Artifact, Metrics
+from cnn.report import AVERAGING, confusion_picture
 from cnn.spec import TrainingSpec
 
 
 def export(
-    folder: Path, spec: TrainingSpec, weights: Mapping[str, Tensor], metrics: Sequence[Metrics], step: int
+    folder: Path,
+    spec: TrainingSpec,
+    weights: Mapping[str, Tensor],
+    metrics: Sequence[Metrics],
+    report: Mapping[str, Any],
+    step: int,
 ) -> Iterator[Artifact]:
-    """Write the artifacts of a complete run, whose delivered weights are those after `step`."""
+    """Write the artifacts of a complete run, whose delivered weights are those after `step`.
+
+    `report` holds what `report.json` says beside how it averages: `splits`, by name, and more.
+    """
     yield export_weights(folder, "model.safetensors", weights, step)
-    yield _write(folder, "spec.json", spec.model_dump_json(indent=2).encode() + b"\n", "application/json", step)
+    yield write(folder, "spec.json", spec.model_dump_json(indent=2).encode() + b"\n", "application/json", step)
     labels = json.dumps(spec.dataset.info.labels, ensure_ascii=False, indent=2)
-    yield _write(folder, "labels.json", labels.encode() + b"\n", "application/json", step)
-    yield _write(folder, "metrics.csv", _table(metrics).encode(), "text/csv", step)
+    yield write(folder, "labels.json", labels.encode() + b"\n", "application/json", step)
+    yield write(folder, "metrics.csv", _table(metrics).encode(), "text/csv", step)
+    text = json.dumps({**report, "averaging": AVERAGING}, ensure_ascii=False, indent=2, allow_nan=False)
+    yield write(folder, "report.json", text.encode() + b"\n", "application/json", step)
+    picture = confusion_picture(report["splits"]["test"]["confusion_matrix"], spec.dataset.info.labels)
+    yield write(folder, "confusion_matrix.png", picture, "image/png", step)
 
 
 def export_weights(folder: Path, name: str, weights: Mapping[str, Tensor], step: int) -> Artifact:
     """Write weights as safetensors. One metadata entry at most: the order of several is not defined."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
-    return _write(folder, name, save(tensors, metadata={"format": "pt"}), "application/octet-stream", step)
+    return write(folder, name, save(tensors, metadata={"format": "pt"}), "application/octet-stream", step)
 
 
 def _table(metrics: Sequence[Metrics]) -> str:
-    """One row per epoch, with the deterministic series."""
+    """One row per epoch, with the deterministic series; empty where an epoch has no value of a series."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", "step", *metrics[0].values])
+    keys = dict.fromkeys(key for row in metrics for key in row.values)
+    writer.writerow(["epoch", "step", *keys])
     for row in metrics:
-        writer.writerow([row.epoch, row.step, *map(repr, row.values.values())])
+        writer.writerow([row.epoch, row.step, *(repr(row.values[key]) if key in row.values else "" for key in keys)])
     return text.getvalue()
 
 
-def _write(folder: Path, name: str, content: bytes, media_type: str, step: int) -> Artifact:
+def write(folder: Path, name: str, content: bytes, media_type: str, step: int) -> Artifact:
     folder.mkdir(parents=True, exist_ok=True)
     temporary, path = folder / f".{name}", folder / name
     temporary.write_bytes(content)

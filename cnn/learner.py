@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,11 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from cnn.evaluation import TOP
+from cnn.feature_space import FeatureSpace
+from cnn.feature_training import FeatureTraining
+from cnn.fine_tuning import take_over
 from cnn.models import build_network, fit_statistics
 from cnn.optim.averaging import ExponentialMovingAverage
 from cnn.optim.gate import FiniteGate
 from cnn.randomness import StepGenerator, attach_generator
-from cnn.regularizers import L1, Regularizer
+from cnn.regularizers import Regularizer
 from cnn.seeds import derive_seed
 from cnn.spec import TrainingSpec
 
@@ -22,25 +27,48 @@ NEAR_ZERO = 1e-3
 
 
 class Totals:
-    """Sums over the samples of an epoch, kept on the device."""
+    """Sums over the samples and steps of an epoch, kept on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
         self.seen = torch.zeros((), dtype=torch.int64, device=device)
+        self.grad_norm = torch.zeros((), dtype=torch.float64, device=device)
+        self.steps = torch.zeros((), dtype=torch.int64, device=device)
+        self._has_top5 = False
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Of a minibatch; of targets that are probabilities, the label with the largest counts."""
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self.loss += loss
         self.correct += (logits.argmax(dim=1) == labels).sum()
         self.seen += len(labels)
+        self._has_top5 = logits.shape[1] > TOP
+        if self._has_top5:
+            self.in_top5 += (logits.topk(TOP, dim=1).indices == labels[:, None]).sum()
 
-    def means(self) -> tuple[float, float]:
-        """Mean loss, and accuracy; waits for the device."""
+    def add_step(self, grad_norm: Tensor) -> None:
+        self.grad_norm += grad_norm
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        """Mean loss, accuracies and the mean norm of the whole gradient; waits for the device."""
         seen = int(self.seen.item())
-        return self.loss.item() / seen, int(self.correct.item()) / seen
+        values = {"train_loss": self.loss.item() / seen, "train_accuracy": int(self.correct.item()) / seen}
+        if self._has_top5:
+            values["train_top5_accuracy"] = int(self.in_top5.item()) / seen
+        return values | {"grad_norm": self.grad_norm.item() / int(self.steps.item())}
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"loss": self.loss, "correct": self.correct, "seen": self.seen}
+        return {
+            "loss": self.loss,
+            "correct": self.correct,
+            "in_top5": self.in_top5,
+            "seen": self.seen,
+            "grad_norm": self.grad_norm,
+            "steps": self.steps,
+        }
 
     def reset(self) -> None:
         for total in self.tensors().values():
@@ -55,67 +83,106 @@ class Learner:
         images: the training split, uint8 (N, C, H, W), from which the statistics of the network come.
         labels: the training split, (N,), from which balanced class weights come.
         device: where everything lies.
+        init_weights: a safetensors file from which matching tensors are taken; `transfer` says which.
 
     The parameters hold W of the optimizer's equations between updates; `weights` is what is evaluated and delivered.
+    Frozen layers have no gradient, no optimizer state and no average, and work as in evaluation.
     """
 
     def __init__(
-        self, spec: TrainingSpec, images: NDArray[np.uint8], labels: NDArray[np.int64], device: torch.device
+        self,
+        spec: TrainingSpec,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        device: torch.device,
+        init_weights: Path | None = None,
     ) -> None:
         self.network = initialized_network(spec)
         fit_statistics(self.network, spec, images)
+        self.transfer = take_over(self.network, init_weights) if init_weights else None
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.totals = Totals(device)
         self._spec = spec
         self._random = StepGenerator(device, spec.training.seed, "layers")
         attach_generator(self.network, self._random.generator)
-        self._names = [name for name, _ in self.network.named_parameters()]
-        self._parameters: list[Tensor] = list(self.network.parameters())
-        self._optimizer = spec.optimizer.build(self._parameters)
+        members = [entry for entry in spec.augmentation if isinstance(entry, FeatureSpace)]
+        split = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+        self._features = FeatureTraining(self.network, members, *split, self._random.generator) if members else None
+        self._frozen = [self.network.get_submodule(name) for name in spec.frozen_layers]
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+        trained = {name: tensor for name, tensor in self.network.named_parameters() if tensor.requires_grad}
+        self._names = list(trained)
+        self._parameters: list[Tensor] = list(trained.values())
+        self._matrices = {name: self._weight_of(name) for name in spec.plan().weight_layers}
+        self._optimizer = self._build_optimizer()
+        self._lr_scales = [group["lr"] / spec.optimizer.lr for group in self._optimizer.param_groups]
         self._loss = spec.loss.build(torch.from_numpy(labels).to(device), spec.dataset.info.num_classes)
-        self._regularized = [(regularizer, self._selected(regularizer)) for regularizer in spec.regularizers]
+        selected = ((regularizer, self._selected(regularizer)) for regularizer in spec.regularizers)
+        self._regularized = [(regularizer, weights) for regularizer, weights in selected if weights]
         ema = spec.training.ema
         self._average = ExponentialMovingAverage(self._parameters, ema.decay) if ema else None
         self._gate = FiniteGate(len(self._parameters), device)
         self._buffers = list(self.network.buffers())
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
 
-    def _selected(self, regularizer: Regularizer) -> list[Tensor]:
-        names = regularizer.select(regularizer.layers, self._spec.plan().weight_layers)
-        return [self.network.get_parameter(f"{name}.weight") for name in names]
+    def _weight_of(self, layer: str) -> Tensor:
+        return self.network.get_parameter(f"{layer}.weight")
 
-    def update(self, epoch: int, step: int, images: Tensor, labels: Tensor, lr: float) -> None:
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        matrices = [weight for weight in self._matrices.values() if weight.requires_grad]
+        chosen = {id(weight) for weight in matrices}
+        others = [parameter for parameter in self._parameters if id(parameter) not in chosen]
+        return self._spec.optimizer.build_for(matrices, others)
+
+    def _selected(self, regularizer: Regularizer) -> list[Tensor]:
+        names = regularizer.select(regularizer.layers, list(self._matrices))
+        return [weight for weight in map(self._matrices.__getitem__, names) if weight.requires_grad]
+
+    def update(
+        self, epoch: int, step: int, images: Tensor, labels: Tensor, lr: float, samples: Tensor | None = None
+    ) -> None:
         """Update `step`, in `epoch`, with the images and labels of all its minibatches.
 
+        `samples` are their places in the training split, -1 for what is not in it (all, if it is None).
         Does nothing once a loss or gradient was not finite: ask `diverged`.
         """
+        if self._features:
+            self._features.begin(epoch)
+        if samples is None:
+            samples = torch.full((len(images),), -1, device=images.device)
         self._random.seek(epoch, step)
+        for layer in self._frozen:
+            layer.eval()
         with self._spec.optimizer.gradient_point(self._optimizer):
-            loss = self._accumulate_gradients(images, labels)
+            loss = self._accumulate_gradients(images, labels, samples)
             for regularizer, weights in self._regularized:
                 regularizer.add_gradient(weights, _gradients(weights))
         gradients = _gradients(self._parameters)
         norms = torch.stack(torch._foreach_norm(gradients))
+        norm = vector_norm(norms)
+        self.totals.add_step(norm)
         if self._spec.training.max_grad_norm is not None:
-            torch._foreach_mul_(gradients, (self._spec.training.max_grad_norm / vector_norm(norms)).clamp_(max=1))
+            torch._foreach_mul_(gradients, (self._spec.training.max_grad_norm / norm).clamp_(max=1))
         self._gate.inspect(step, loss, norms)
         self._gate.shield(self._optimizer, gradients)
         self._gate.keep(self._good_buffers, self._buffers)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
+            group["lr"] = scale * lr
         self._optimizer.step()
         with torch.no_grad():
             for regularizer, weights in self._regularized:
                 regularizer.project(weights)
         if self._average:
-            self._average.update(step)
+            self._average.update(step, self._gate.alive)
 
-    def _accumulate_gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _accumulate_gradients(self, images: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
         """The gradient of the mean loss over all samples, minibatch by minibatch; gives the sum of the losses."""
         self._optimizer.zero_grad()
         total = torch.zeros((), device=images.device)
-        for inputs, targets in self._minibatches(images, labels):
-            logits = self.network(inputs)
+        rows = torch.split(samples, self._spec.training.batch_size)
+        for (inputs, targets), places in zip(self._minibatches(images, labels), rows, strict=True):
+            logits = self._features.forward(inputs, targets, places) if self._features else self.network(inputs)
             loss = self._loss(logits, targets)
             torch.autograd.backward(loss / len(labels))
             total += loss.detach()
@@ -144,7 +211,9 @@ class Learner:
         for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
             buffer.copy_(good)
         # Backward, values that are not finite spread towards the input: the last layer is where they began.
-        return layer or bad[-1].rsplit(".", 1)[0]
+        # Where neither was, the loss of finite outputs overflowed.
+        culprit = bad[-1].rsplit(".", 1)[0] if bad else [name for name, _ in self.network.named_children()][-1]
+        return layer or culprit.removesuffix(".parametrizations.weight")
 
     def _first_bad_output(self, images: Tensor, labels: Tensor) -> str | None:
         for x, _ in self._minibatches(images, labels):
@@ -162,15 +231,24 @@ class Learner:
         return weights
 
     @torch.no_grad()
-    def penalties(self) -> dict[str, float]:
-        """What the regularizers add to the loss at W, and how sparse the weights under L1 are."""
-        values = {"penalty": float(sum(regularizer.value(weights) for regularizer, weights in self._regularized))}
-        sparse = [weights for regularizer, weights in self._regularized if isinstance(regularizer, L1)]
-        if sparse:
-            magnitudes = torch.cat([weight.abs().flatten() for weights in sparse for weight in weights])
-            values["zero_share"] = float((magnitudes == 0).double().mean())
-            values["near_zero_share"] = float((magnitudes < NEAR_ZERO).double().mean())
-        return values
+    def penalty(self) -> float:
+        """What the regularizers add to the loss at W."""
+        return float(sum(regularizer.value(weights) for regularizer, weights in self._regularized))
+
+    @torch.no_grad()
+    def weight_statistics(self) -> dict[str, float]:
+        """Of the weights of all convolutions and dense layers at W: their norm, the shares that are 0 or nearly so."""
+        weights = list(self._matrices.values())
+        if not weights:
+            return {}
+        number = sum(weight.numel() for weight in weights)
+        zero = torch.stack([(weight == 0).sum() for weight in weights]).sum()
+        near_zero = torch.stack([(weight.abs() < NEAR_ZERO).sum() for weight in weights]).sum()
+        return {
+            "weight_norm": float(vector_norm(torch.stack(torch._foreach_norm(weights)).double())),
+            "zero_share": int(zero) / number,
+            "near_zero_share": int(near_zero) / number,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """The complete state between two updates: not copies."""
@@ -181,6 +259,8 @@ class Learner:
                 tensors[f"optimizer.{name}.{key}"] = tensor
         if self._average:
             tensors |= {f"average.{name}": a for name, a in zip(self._names, self._average.averages, strict=True)}
+        if self._features:
+            tensors |= {f"features.{key}": tensor for key, tensor in self._features.tensors().items()}
         return tensors
 
     @torch.no_grad()
@@ -190,12 +270,13 @@ class Learner:
         for key, total in self.totals.tensors().items():
             total.copy_(tensors[f"totals.{key}"])
         for name, parameter in zip(self._names, self._parameters, strict=True):
-            prefix = f"optimizer.{name}."
-            state = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+            state = _below(f"optimizer.{name}.", tensors)
             self._optimizer.state[parameter] = {key: _laid_out_like(parameter, tensor) for key, tensor in state.items()}
         if self._average:
             for name, average in zip(self._names, self._average.averages, strict=True):
                 average.copy_(tensors[f"average.{name}"])
+        if self._features:
+            self._features.restore(_below("features.", tensors))
         for good, buffer in zip(self._good_buffers, self._buffers, strict=True):
             good.copy_(buffer)
 
@@ -209,6 +290,10 @@ def initialized_network(spec: TrainingSpec) -> nn.Sequential:
 
 def _gradients(weights: Iterable[Tensor]) -> list[Tensor]:
     return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:

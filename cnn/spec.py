@@ -6,15 +6,18 @@ The same class is the body of a request, the stored record, the file of the comm
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cnn.augmentation import Augmentation
-from cnn.base import Items, ShapeError, Spec, spec_error
+from cnn.augmentation import Augmentation, check_augmentation
+from cnn.base import Items, Spec, spec_error
 from cnn.datasets import Dataset
 from cnn.early_stopping import EarlyStopping
 from cnn.errors import DataCorrupt, DatasetMissing
+from cnn.feature_space import check_feature_space
+from cnn.generative import check_gan
 from cnn.losses import CrossEntropy, Loss
 from cnn.models import Model
 from cnn.normalization import Normalization, Standardize
@@ -42,7 +45,8 @@ class Split(Spec):
 class EMA(Spec):
     """Exponential moving average of the weights: average ← decay · average + (1 - decay) · W after every step.
 
-    With it, the averages are what is evaluated, compared and delivered.
+    With it, the averages are what is evaluated, compared and delivered. Only trained parameters are averaged: the
+    statistics of batch normalization, averages themselves, are those of the network.
     """
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -78,8 +82,14 @@ class Training(Spec):
     With n_in values that a unit sees and n_out that it feeds: kaiming (He et al., ICCV 2015) has variance 2 / n_in,
     xavier (Glorot & Bengio, AISTATS 2010) 2 / (n_in + n_out); orthogonal (Saxe et al., ICLR 2014) has rows or columns
     that are orthonormal. What is in a weight_norm keeps torch's."""
-    init_from: None = None
-    """Reserved for starting from the weights of an earlier job."""
+    init_from: Annotated[str, Field(pattern=r"^job_[0-9a-z]+$", max_length=64)] | None = None
+    """Id of a job whose `model.safetensors` to start from. Tensors of the same name and shape are taken, the rest is
+    initialized and reported; the statistics of the input normalization come from this run's own training split."""
+    frozen: Annotated[Items[Annotated[str, Field(min_length=1)]], Field(max_length=1000)] = ()
+    """Names or patterns (`conv*`) of layers whose parameters stay as they are.
+
+    They get no gradient, no penalty and no weight decay, and batch normalization among them works with the statistics
+    that it has, which do not move."""
 
 
 class TrainingSpec(Spec):
@@ -113,6 +123,16 @@ class TrainingSpec(Spec):
         return self.model.plan(self.dataset.info)
 
     @property
+    def frozen_layers(self) -> list[str]:
+        """The layers with parameters that `training.frozen` names."""
+        names = self._layers_with_parameters
+        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self.training.frozen)]
+
+    @property
+    def _layers_with_parameters(self) -> list[str]:
+        return list(dict.fromkeys(layer.name for layer in self.plan().layers if layer.num_parameters))
+
+    @property
     def num_train(self) -> int:
         """Images of the training split."""
         return self.split.num_train or self._num_kept
@@ -136,6 +156,8 @@ class TrainingSpec(Spec):
         self._check_splits()
         self._check_batch_norm()
         self._check_loss()
+        self._check_schedule()
+        self._check_frozen()
         return self
 
     def _check_dataset(self) -> None:
@@ -169,13 +191,9 @@ class TrainingSpec(Spec):
             )
 
     def _check_augmentation(self) -> None:
-        for index, transform in enumerate(self.augmentation):
-            try:
-                transform.check(self.dataset.info.shape)
-            except ShapeError as error:
-                raise spec_error(
-                    "augmentation_mismatch", f"/augmentation/{index}", f"{transform.type}: {error}"
-                ) from error
+        check_augmentation(self.augmentation, self.dataset.info.shape)
+        check_feature_space(self.augmentation, self.plan(), self.num_train)
+        check_gan(self.augmentation, self.num_train)
 
     def _check_regularizers(self) -> None:
         names = self.plan().weight_layers
@@ -232,10 +250,44 @@ class TrainingSpec(Spec):
                 f"one step needs {needed} images, but the training split has {self.num_train}: an epoch would be empty",
                 got=self.training.batch_size,
             )
-        if self.early_stopping and self.early_stopping.monitor.startswith("val_") and not self.num_val:
+        watchers = {"early_stopping": self.early_stopping, "schedule": self.schedule}
+        for name, watcher in watchers.items():
+            monitor = getattr(watcher, "monitor", "")
+            if monitor.startswith("val_") and not self.num_val:
+                raise spec_error(
+                    "no_validation_split",
+                    f"/{name}/monitor",
+                    f"{monitor} needs a validation split, but split.val_fraction is 0",
+                    got=monitor,
+                )
+
+    def _check_schedule(self) -> None:
+        if self.schedule.smallest_lr > self.optimizer.lr:
             raise spec_error(
-                "no_validation_split",
-                "/early_stopping/monitor",
-                f"{self.early_stopping.monitor} needs a validation split, but split.val_fraction is 0",
-                got=self.early_stopping.monitor,
+                "lr_too_small",
+                "/optimizer/lr",
+                f"expected at least {self.schedule.smallest_lr}, where the schedule ends, got {self.optimizer.lr}",
+                got=self.optimizer.lr,
+            )
+        if self.schedule.warmup_epochs > self.training.epochs:
+            raise spec_error(
+                "warmup_too_long",
+                "/schedule/warmup_epochs",
+                f"expected at most the {self.training.epochs} epochs of the run, got {self.schedule.warmup_epochs}",
+                got=self.schedule.warmup_epochs,
+            )
+
+    def _check_frozen(self) -> None:
+        names = self._layers_with_parameters
+        for index, pattern in enumerate(self.training.frozen):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise spec_error(
+                    "no_such_layer",
+                    f"/training/frozen/{index}",
+                    f"no layer with parameters is called {pattern!r}; there are: {', '.join(names)}",
+                    allowed=names,
+                )
+        if self.training.frozen and set(names) == set(self.frozen_layers):
+            raise spec_error(
+                "nothing_to_train", "/training/frozen", "every layer with parameters is frozen: none is left to train"
             )

@@ -22,9 +22,11 @@ class ExponentialMovingAverage:
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the weights after update `step`, which counts from 1."""
+    def update(self, step: int, alive: Tensor) -> None:
+        """Take in the weights after update `step`, which counts from 1, unless `alive` is 0 instead of 1."""
         if step == 1:
             torch._foreach_copy_(self.averages, self._weights)
-        else:
-            torch._foreach_lerp_(self.averages, self._weights, 1 - self._decay)
+            return
+        differences = torch._foreach_sub(self._weights, self.averages)
+        torch._foreach_mul_(differences, (1 - self._decay) * alive)
+        torch._foreach_add_(self.averages, differences)

@@ -28,6 +28,11 @@ class FiniteGate:
         self._step += step * first
         self._closed |= first
 
+    @property
+    def alive(self) -> Tensor:
+        """1, or 0 once the gate is closed, on the device and in float64."""
+        return 1 - self._closed.double()
+
     def shield(self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> None:
         """When the gate is closed, make the optimizer's next step leave the weights as they are."""
         for gradient in gradients:

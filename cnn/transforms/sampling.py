@@ -32,6 +32,37 @@ def identity(num_images: int, height: int, width: int, device: torch.device) -> 
     return Sampling(rows, columns)
 
 
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What a whole-pixel transform does to sample n: a shift, then mirroring. All of shape (N,).
+
+    `down` and `right` are int64 pixels, `upside_down` and `mirrored` bool.
+    """
+
+    down: Tensor
+    right: Tensor
+    upside_down: Tensor
+    mirrored: Tensor
+
+
+def shifting(down: Tensor, right: Tensor) -> Motion:
+    """A motion that mirrors nothing."""
+    no = torch.zeros_like(down, dtype=torch.bool)
+    return Motion(down, right, no, no)
+
+
+def mirroring(upside_down: Tensor, mirrored: Tensor) -> Motion:
+    """A motion that shifts nothing."""
+    zero = torch.zeros_like(mirrored, dtype=torch.int64)
+    return Motion(zero, zero, upside_down, mirrored)
+
+
+def move(sampling: Sampling, motion: Motion) -> Sampling:
+    """`sampling`, followed by `motion`."""
+    shifted = shift(sampling, motion.down, motion.right)
+    return flip_vertically(flip_horizontally(shifted, motion.mirrored), motion.upside_down)
+
+
 def shift(sampling: Sampling, down: Tensor, right: Tensor) -> Sampling:
     """Move sample n by down[n] and right[n] pixels (N,), which may be negative; what enters is OUTSIDE."""
     return Sampling(_shift(sampling.rows, down), _shift(sampling.columns, right))
@@ -50,13 +81,20 @@ def flip_horizontally(sampling: Sampling, flip: Tensor) -> Sampling:
     return Sampling(sampling.rows, columns)
 
 
+def flip_vertically(sampling: Sampling, flip: Tensor) -> Sampling:
+    """Mirror the samples n where flip[n] is true, top to bottom."""
+    rows = torch.where(flip[:, None], sampling.rows.flip(1), sampling.rows)
+    return Sampling(rows, sampling.columns)
+
+
 def resample(images: Tensor, sampling: Sampling, fill: int = 0) -> Tensor:
     """The images (N, C, H, W) with their pixels moved; `fill` stands where a pixel comes from OUTSIDE."""
     num_images, channels, height, width = images.shape
-    rows, columns = sampling.rows[:, :, None], sampling.columns[:, None, :]
-    outside = (rows == OUTSIDE) | (columns == OUTSIDE)
-    # One more source pixel behind the image holds the fill, so that the gather needs no mask afterwards.
-    index = (rows * width + columns).masked_fill(outside, height * width)
-    source = torch.nn.functional.pad(images.reshape(num_images, channels, height * width), (0, 1), value=fill)
-    index = index.reshape(num_images, 1, -1).expand(-1, channels, -1)
-    return source.gather(2, index).reshape(num_images, channels, *outside.shape[1:])
+    # One more row and column behind the image hold the fill: that is where OUTSIDE, modulo the larger size, points.
+    source = torch.nn.functional.pad(images, (0, 1, 0, 1), value=fill)
+    first = torch.arange(num_images * channels, device=images.device) * (height + 1)
+    rows = first.reshape(num_images, channels, 1) + sampling.rows.remainder(height + 1)[:, None]
+    # Whole rows are copied first, which is much faster than pixels one by one.
+    lines = source.reshape(-1, width + 1).index_select(0, rows.flatten()).reshape(num_images, channels, -1, width + 1)
+    columns = sampling.columns.remainder(width + 1)[:, None, None]
+    return lines.gather(3, columns.expand(-1, channels, rows.shape[2], -1))

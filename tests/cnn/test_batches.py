@@ -14,7 +14,7 @@ LABELS = torch.arange(10)
 
 def batches_of(size: int, *, drop_last: bool = True, seed: int = 0, padding: int = 0) -> Batches:
     augmentation = [RandomCrop(padding=padding)] if padding else []
-    return Batches(IMAGES, LABELS, size=size, drop_last=drop_last, augmentation=augmentation, seed=seed)
+    return Batches(IMAGES, LABELS, size=size, drop_last=drop_last, augmentation=augmentation, num_classes=10, seed=seed)
 
 
 def labels_of(batches: Batches, epoch: int) -> list[list[int]]:

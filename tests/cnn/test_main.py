@@ -41,6 +41,21 @@ def test_it_trains_and_resumes(tmp_path: Path) -> None:
     assert again.stdout.splitlines()[-5:] == lines[-5:]
 
 
+def test_it_starts_from_weights(tmp_path: Path) -> None:
+    spec = written(tmp_path, small_spec(training={"epochs": 1, "frozen": ["conv1"]}).model_dump_json())
+    data: list[str | Path] = [spec, "--data-dir", tmp_path / "data"]
+    first = cnn(*data, "--output", tmp_path / "first")
+    model = tmp_path / "first" / "model.safetensors"
+    second = cnn(*data, "--output", tmp_path / "second", "--init-from", model)
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert json.loads((tmp_path / "second" / "report.json").read_text())["init_weights"]["sha256"] == (
+        hashlib.sha256(model.read_bytes()).hexdigest()
+    )
+    missing = cnn(*data, "--output", tmp_path / "third", "--init-from", tmp_path / "nothing")
+    assert missing.returncode == 1
+    assert "nothing cannot be read" in missing.stderr
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     spec = written(tmp_path, small_spec(optimizer={"type": "adam"}, training={"epochs": 20}).model_dump_json())
     data: list[str | Path] = [spec, "--data-dir", tmp_path / "data"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from cnn.data import Data
 from cnn.learner import Learner
 from cnn.optim.momentum import Nesterov
 from cnn.optimizers import Optimizer
-from tests.cnn.plain import Gradient, gradient_of, small_spec, standardized
+from tests.cnn.plain import LAYERS, Gradient, gradient_of, small_spec, standardized
 
 State = dict[str, list[Tensor]]
 Reference = Callable[[list[Tensor], Gradient, State, float, int], list[Tensor]]
@@ -59,6 +60,73 @@ def adam(w: list[Tensor], g: Gradient, state: State, lr: float, k: int) -> list[
     return [a - lr * v / (s.sqrt() + 1e-6) for a, v, s in zip(w, first, second, strict=True)]
 
 
+def adamw(w: list[Tensor], g: Gradient, state: State, lr: float, k: int) -> list[Tensor]:
+    step = [a - b for a, b in zip(adam(w, g, state, lr, k), w, strict=True)]
+    return [a - lr * 0.1 * a + b for a, b in zip(w, step, strict=True)]
+
+
+def amsgrad(w: list[Tensor], g: Gradient, state: State, lr: float, k: int) -> list[Tensor]:
+    adam(w, g, state, lr, k)  # for its moments
+    state["H"] = [torch.maximum(h, s) for h, s in zip(start(state, "H", w), state["G"], strict=True)]
+    first = [v / (1 - 0.8**k) for v in state["V"]]
+    second = [h / (1 - 0.99**k) for h in state["H"]]
+    return [a - lr * v / (h.sqrt() + 1e-6) for a, v, h in zip(w, first, second, strict=True)]
+
+
+def nadam(w: list[Tensor], g: Gradient, state: State, lr: float, k: int) -> list[Tensor]:
+    mu = [0.8 * (1 - 0.5 * 0.96 ** (0.1 * j)) for j in range(1, k + 2)]
+    gradients = g(w)
+    adam(w, g, state, lr, k)  # for its moments
+    ahead = [
+        mu[k] * v / (1 - math.prod(mu)) + (1 - mu[k - 1]) * b / (1 - math.prod(mu[:k]))
+        for v, b in zip(state["V"], gradients, strict=True)
+    ]
+    second = [s / (1 - 0.99**k) for s in state["G"]]
+    return [a - lr * b / (s.sqrt() + 1e-6) for a, b, s in zip(w, ahead, second, strict=True)]
+
+
+def adadelta(w: list[Tensor], g: Gradient, state: State, lr: float, _k: int) -> list[Tensor]:
+    gradients = g(w)
+    state["G"] = [0.8 * s + 0.2 * b * b for s, b in zip(start(state, "G", w), gradients, strict=True)]
+    previous = start(state, "D", w)
+    steps = [((d + 1e-4) / (s + 1e-4)).sqrt() * b for d, s, b in zip(previous, state["G"], gradients, strict=True)]
+    state["D"] = [0.8 * d + 0.2 * b * b for d, b in zip(previous, steps, strict=True)]
+    return [a - lr * b for a, b in zip(w, steps, strict=True)]
+
+
+def lion(w: list[Tensor], g: Gradient, state: State, lr: float, _k: int) -> list[Tensor]:
+    gradients, previous = g(w), start(state, "V", w)
+    signs = [torch.sign(0.8 * v + 0.2 * b) for v, b in zip(previous, gradients, strict=True)]
+    state["V"] = [0.95 * v + 0.05 * b for v, b in zip(previous, gradients, strict=True)]
+    return [a - lr * (c + 0.1 * a) for a, c in zip(w, signs, strict=True)]
+
+
+def newton_schulz(matrix: Tensor) -> Tensor:
+    """Through the singular values: the iteration leaves the singular vectors as they are."""
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / (s.square().sum().sqrt() + 1e-7)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    result: Tensor = u @ torch.diag(s) @ v
+    return result
+
+
+def muon(w: list[Tensor], g: Gradient, state: State, lr: float, _k: int) -> list[Tensor]:
+    """Kernel and matrix; the biases by Nesterov's method with a tenth of the learning rate."""
+    ahead = [a + 0.8 * v for a, v in zip(w, start(state, "N", w), strict=True)]
+    gradients = g([w[0], ahead[1], w[2], ahead[3]])
+    state["N"] = [0.8 * v - 0.1 * lr * b for v, b in zip(start(state, "N", w), gradients, strict=True)]
+    for matrix in (0, 2):
+        state["N"][matrix].zero_()
+    state["V"] = [0.9 * v + 0.1 * b for v, b in zip(start(state, "V", w), gradients, strict=True)]
+    result = [a + v for a, v in zip(w, state["N"], strict=True)]
+    for matrix, rows, columns in ((0, 4, 9), (2, 10, 64)):
+        update = (0.9 * state["V"][matrix] + 0.1 * gradients[matrix]).reshape(rows, columns)
+        direction = newton_schulz(update).reshape(w[matrix].shape)
+        result[matrix] = w[matrix] - lr * (direction + 0.1 * w[matrix])
+    return result
+
+
 CASES: dict[str, tuple[dict[str, Any], Reference]] = {
     "sgd": ({"lr": 0.1}, sgd),
     "momentum": ({"lr": 0.05, "momentum": 0.8}, momentum),
@@ -66,6 +134,20 @@ CASES: dict[str, tuple[dict[str, Any], Reference]] = {
     "adagrad": ({"lr": 0.01, "eps": 1e-6}, adagrad),
     "rmsprop": ({"lr": 0.001, "alpha": 0.95, "eps": 1e-6}, rmsprop),
     "adam": ({"lr": 0.002, "betas": [0.8, 0.99], "eps": 1e-6}, adam),
+    "adamw": ({"lr": 0.002, "betas": [0.8, 0.99], "eps": 1e-6, "weight_decay": 0.1}, adamw),
+    "amsgrad": ({"lr": 0.002, "betas": [0.8, 0.99], "eps": 1e-6}, amsgrad),
+    "nadam": ({"lr": 0.002, "betas": [0.8, 0.99], "eps": 1e-6, "momentum_decay": 0.1}, nadam),
+    "adadelta": ({"lr": 0.5, "rho": 0.8, "eps": 1e-4}, adadelta),
+    "lion": ({"lr": 0.001, "betas": [0.8, 0.95], "weight_decay": 0.1}, lion),
+    "muon": (
+        {
+            "lr": 0.02,
+            "momentum": 0.9,
+            "weight_decay": 0.1,
+            "partner": {"type": "nesterov", "lr": 0.002, "momentum": 0.8},
+        },
+        muon,
+    ),
 }
 
 
@@ -147,15 +229,19 @@ def test_lookahead_gives_back_the_weights_after_an_error() -> None:
 
 @pytest.mark.parametrize("name", members())
 def test_a_closed_gate_leaves_the_weights(name: str) -> None:
-    weight = torch.ones(3, requires_grad=True)
-    optimizer = small_spec(optimizer={"type": name}).optimizer.build([weight])
-    weight.grad = torch.tensor([1.0, -2.0, 3.0])
+    weights = [torch.ones(3, 2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    spec = small_spec(optimizer={"type": name, **CASES[name][0]})
+    optimizer = spec.optimizer.build_for(weights[:1], weights[1:])
+    for weight in weights:
+        weight.grad = torch.rand_like(weight)
     optimizer.step()
-    before = weight.detach().clone()
-    weight.grad = torch.zeros(3)
+    before = [weight.detach().clone() for weight in weights]
+    assert not any(torch.equal(weight, torch.ones_like(weight)) for weight in weights)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
     optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
     optimizer.step()
-    assert torch.equal(weight, before)
+    assert all(torch.equal(weight, w) for weight, w in zip(weights, before, strict=True))
 
 
 def first_steps(name: str, gradients: Iterable[float], **fields: Any) -> list[float]:
@@ -179,3 +265,57 @@ def test_first_steps_by_hand() -> None:
     assert first_steps("rmsprop", [3, -4], lr=0.1, alpha=0) == pytest.approx([0.9, 1.0], abs=1e-8)
     # Bias correction makes the first step μ times the sign.
     assert first_steps("adam", [5], lr=0.1) == pytest.approx([0.9], abs=1e-8)
+    # Both moments corrected, the first step of AdamW and AMSGrad is Adam's; AdamW takes λμ of the weight beside it.
+    assert first_steps("adamw", [5], lr=0.1, weight_decay=0.5) == pytest.approx([0.85], abs=1e-8)
+    assert first_steps("amsgrad", [5], lr=0.1) == pytest.approx([0.9], abs=1e-8)
+    # G = 10, Δ = √(1e-6 / 10.000001) · 10.
+    assert first_steps("adadelta", [10], rho=0.9) == pytest.approx([1 - 3.162277e-3], abs=1e-9)
+    # C: 0.2, then 0.9 · 0.02 - 0.1.
+    assert first_steps("lion", [2, -1], lr=0.1) == pytest.approx([0.9, 1.0], abs=1e-12)
+
+
+def test_amsgrad_keeps_the_largest_second_moment() -> None:
+    """One large gradient, and then nothing: where Adam's step grows again, this one does not."""
+    fields: dict[str, Any] = {"lr": 0.1, "betas": [0.0, 0.5]}
+    adam_path = first_steps("adam", [4, 1, 1, 1], **fields)
+    amsgrad_path = first_steps("amsgrad", [4, 1, 1, 1], **fields)
+    # G: 8, 4.5, 2.75, 1.875; corrected by 1 - 0.5ᵏ. H stays at 8.
+    adam_steps = [1, (4.5 / 0.75) ** -0.5, (2.75 / 0.875) ** -0.5, (1.875 / 0.9375) ** -0.5]
+    amsgrad_steps = [1, (8 / 0.75) ** -0.5, (8 / 0.875) ** -0.5, (8 / 0.9375) ** -0.5]
+    for path, steps in ((adam_path, adam_steps), (amsgrad_path, amsgrad_steps)):
+        expected = [1 - 0.1 * sum(steps[: k + 1]) for k in range(4)]
+        assert path == pytest.approx(expected, abs=1e-7)
+
+
+def test_muon_sends_matrices_to_itself_and_the_rest_to_its_partner(digits: Data) -> None:
+    layers = [LAYERS[0], {"type": "layer_norm"}, *LAYERS[1:]]
+    spec = small_spec(model={"type": "layers", "layers": layers}, optimizer={"type": "muon"})
+    learner = Learner(spec, digits.train_images, digits.train_labels, torch.device("cpu"))
+    images, labels = torch.from_numpy(digits.train_images[:32]), torch.from_numpy(digits.train_labels[:32])
+    learner.update(1, 1, images, labels, 0.01)
+    buffers = {name for name in learner.tensors() if name.endswith(".momentum_buffer")}
+    assert buffers == {f"optimizer.{layer}.weight.momentum_buffer" for layer in ("conv1", "fc1")}
+    moments = {name for name in learner.tensors() if name.endswith(".exp_avg")}
+    others = ("conv1.bias", "layer_norm1.weight", "layer_norm1.bias", "fc1.bias")
+    assert moments == {f"optimizer.{name}.exp_avg" for name in others}
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 3, 2, 2)])
+def test_muons_directions_are_nearly_orthonormal(shape: tuple[int, ...]) -> None:
+    weight = torch.zeros(shape, requires_grad=True)
+    weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    small_spec(optimizer={"type": "muon", "lr": 1.0}).optimizer.build([weight]).step()
+    matrix = weight.detach().flatten(1)
+    scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+    values = torch.linalg.svdvals(matrix) / scale
+    assert 0.5 < values.min() <= values.max() < 1.25
+
+
+@pytest.mark.parametrize("name", members())
+def test_an_optimizer_round_trips_and_documents_its_fields(name: str) -> None:
+    spec = small_spec(optimizer={"type": name})
+    assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+    optimizer = type(spec.optimizer)
+    assert spec.optimizer == optimizer()
+    assert optimizer.__doc__
+    assert all(field.description for field_name, field in optimizer.model_fields.items() if field_name != "type")

@@ -81,7 +81,7 @@ def the_error(spec: dict[str, Any]) -> tuple[str, str]:
 def test_the_written_spec_is_its_own_resolved_form_but_for_names_and_defaults() -> None:
     spec = TrainingSpec.model_validate(DESIGN)
     resolved = spec.model_dump(mode="json")
-    assert resolved["training"] == DESIGN["training"]
+    assert resolved["training"] == {**DESIGN["training"], "frozen": []}
     assert resolved["model"]["layers"][0]["stride"] == 1
     names = [layer["name"] for layer in resolved["model"]["layers"]]
     assert names == ["conv1", "batch_norm1", "relu1", "max_pool2d1", "flatten1", "fc1", "relu2", "dropout1", "linear2"]
@@ -95,7 +95,7 @@ def test_a_short_spec_has_every_default_filled_in() -> None:
     resolved = spec.model_dump(mode="json")
     assert resolved["normalization"] == {"type": "standardize"}
     assert resolved["loss"] == {"type": "cross_entropy", "label_smoothing": 0.0, "class_weights": None}
-    assert resolved["schedule"] == {"type": "constant"}
+    assert resolved["schedule"] == {"type": "constant", "warmup_epochs": 0.0}
     assert (resolved["augmentation"], resolved["regularizers"], resolved["early_stopping"]) == ([], [], None)
 
 

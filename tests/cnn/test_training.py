@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,12 +20,14 @@ from cnn.errors import CheckpointInvalid, Diverged
 from cnn.events import Artifact, Checkpoint, Event, Metrics, Phase, Progress, Result, Stopped, Warning_
 from cnn.models import build_network
 from cnn.optimizers import Optimizer
+from cnn.schedules import Schedule
 from cnn.spec import TrainingSpec
 from cnn.splits import stratified_split
 from cnn.training import train
 from tests.cnn.plain import small_spec
 
 OPTIMIZERS = [member.model_fields["type"].default for member in get_args(get_args(Optimizer.__value__)[0])]
+SCHEDULES = [member.model_fields["type"].default for member in get_args(get_args(Schedule.__value__)[0])]
 
 EVERYTHING: dict[str, Any] = {
     "augmentation": [
@@ -132,6 +135,44 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bytes(
         assert digest(artifact.path) == digest(tmp_path / "last" / "artifacts" / artifact.name)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_resumed_in_the_middle(name: str, digits: Data, tmp_path: Path) -> None:
+    fields = {"patience": 1, "min_delta": 10.0} if name == "reduce_on_plateau" else {}
+    spec = small_spec(
+        optimizer={"type": "momentum"},
+        schedule={"type": name, "warmup_epochs": 1.5, **fields},
+        training={"epochs": 4, "batch_size": 200},
+    )
+    expected = run(spec, digits, tmp_path / "undisturbed")
+    stopped = run(spec, digits, tmp_path, stop=stop_after(15))  # of 24: in the third epoch
+    events = run(spec, digits, tmp_path / "resumed", resume_from=of(Checkpoint, stopped)[-1].path)
+    assert rows(events) == rows(expected)
+    assert events[-1] == expected[-1]
+    rates = [row.values["lr"] for row in of(Metrics, events)]
+    assert rates[0] <= 0.05 * 6 / 9 + 1e-12  # the sixth step of nine of warm-up
+    if name == "reduce_on_plateau":  # the first epoch is the best, every other one without improvement
+        assert rates[1:] == pytest.approx([0.05, 0.005, 0.0005])
+
+
+def test_a_run_that_was_ended_while_it_finished_repeats_no_epoch(digits: Data, tmp_path: Path) -> None:
+    spec = small_spec(training={"epochs": 3, "batch_size": 200}, early_stopping={"min_delta": 100.0, "patience": 1})
+    expected = run(spec, digits, tmp_path / "undisturbed")
+    events = train(spec, digits, checkpoints=tmp_path / "checkpoints", artifacts=tmp_path / "artifacts")
+    for event in events:
+        if event == Phase("exporting"):
+            break
+    events.close()  # type: ignore[attr-defined]
+    newest = generations(tmp_path / "checkpoints")[0]
+    assert newest.name == "step-12"
+    resumed = run(spec, digits, tmp_path, resume_from=newest)
+    assert not of(Checkpoint, resumed)
+    assert [event.phase for event in of(Phase, resumed)] == ["preparing_data", "training", "evaluating", "exporting"]
+    assert of(Progress, resumed) == [Progress(2, 12, 3, 18)]
+    assert resumed[-1] == expected[-1]
+    for artifact in of(Artifact, expected):
+        assert digest(artifact.path) == digest(tmp_path / "artifacts" / artifact.name)
+
+
 def test_a_run_that_is_left_at_any_event_can_be_resumed(digits: Data, tmp_path: Path) -> None:
     spec = small_spec(optimizer={"type": "nesterov"}, **EVERYTHING)
     expected = run(spec, digits, tmp_path / "undisturbed")
@@ -193,7 +234,7 @@ def test_events_come_in_order(digits: Data, tmp_path: Path) -> None:
     assert kinds == [
         *("preparing_data", "training", "Progress"),
         *("Progress", "Metrics", "Checkpoint") * 2,
-        *("evaluating", "exporting", "Artifact", "Artifact", "Artifact", "Artifact", "Result"),
+        *("evaluating", "exporting", *("Artifact",) * 7, "Result"),
     ]
     assert of(Progress, events) == [Progress(0, 0, 2, 4), Progress(1, 2, 2, 4), Progress(2, 4, 2, 4)]
     assert [(event.epoch, event.step) for event in of(Metrics, events)] == [(1, 2), (2, 4)]
@@ -290,6 +331,44 @@ def test_divergence_names_step_and_layer_and_keeps_the_last_good_weights(digits:
     artifact = of(Artifact, events)[0]
     assert (artifact.name, artifact.step) == ("last_good.safetensors", error.step - 1)
     assert all(tensor.isfinite().all() for tensor in load_file(artifact.path).values())
+
+
+def test_a_validation_loss_that_is_not_finite_ends_no_run(digits: Data, tmp_path: Path) -> None:
+    """One step of an enormous size: the gradient before it was finite, the logits after it are not."""
+    layers = [{"type": "flatten"}, *({"type": "linear", "out_features": 10} for _ in range(8))]
+    spec = small_spec(
+        model={"type": "layers", "layers": layers},
+        optimizer={"type": "lion", "lr": 1e6},
+        training={"epochs": 1, "batch_size": 1294},
+    )
+    events = run(spec, digits, tmp_path)
+    assert not math.isfinite(of(Metrics, events)[0].values["val_loss"])
+    result = of(Result, events)[0]
+    assert not math.isfinite(result.test_loss)
+    report = json.loads((tmp_path / "artifacts" / "report.json").read_text())
+    assert report["splits"]["val"]["loss"] is report["splits"]["test"]["loss"] is None
+
+
+def test_the_report_is_of_the_delivered_weights_on_both_splits(
+    undisturbed: tuple[TrainingSpec, list[Event], Path],
+) -> None:
+    _, events, folder = undisturbed
+    report = json.loads((folder / "artifacts" / "report.json").read_text())
+    result = of(Result, events)[0]
+    delivered = next(row for row in of(Metrics, events) if row.epoch == result.epoch)
+    assert (report["weights"], report["epoch"], report["step"]) == (result.weights, result.epoch, result.step)
+    assert report["splits"]["test"]["loss"] == result.test_loss
+    assert report["splits"]["test"]["accuracy"] == result.test_accuracy
+    for key in ("loss", "accuracy", "top5_accuracy"):
+        assert report["splits"]["val"][key] == delivered.values[f"val_{key}"]
+    for split, number in (("test", 359), ("val", 144)):
+        matrix = np.array(report["splits"][split]["confusion_matrix"])
+        assert matrix.sum() == number
+        assert matrix.trace() / number == report["splits"][split]["accuracy"]
+    assert set(delivered.values) == {
+        *("train_loss", "train_accuracy", "train_top5_accuracy", "val_loss", "val_accuracy", "val_top5_accuracy"),
+        *("lr", "penalty", "grad_norm", "weight_norm", "zero_share", "near_zero_share"),
+    }
 
 
 def test_statistics_come_from_the_training_split_alone(digits: Data, tmp_path: Path) -> None:

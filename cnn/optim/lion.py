@@ -1,0 +1,47 @@
+"""Lion: the sign of an interpolated momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class Lion(torch.optim.Optimizer):
+    """C = β₁V + (1 - β₁) g; W ← W - μ (sign C + λW); V ← β₂V + (1 - β₂) g (Chen et al., NeurIPS 2023).
+
+    Args:
+        parameters: those that are trained, each with a gradient in every step.
+        lr: μ.
+        betas: β₁ and β₂.
+        weight_decay: λ.
+    """
+
+    found_inf: Tensor | None = None
+    """Where it is 1 the weights stay, as in torch's fused optimizers."""
+
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
+        for group in self.param_groups:
+            weights = group["params"]
+            gradients = [weight.grad for weight in weights]
+            momenta = [self.state[weight]["exp_avg"] for weight in weights]
+            beta1, beta2 = group["betas"]
+            updates = torch._foreach_mul(momenta, beta1)
+            torch._foreach_add_(updates, gradients, alpha=1 - beta1)
+            torch._foreach_sign_(updates)
+            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+            if self.found_inf is not None:
+                torch._foreach_mul_(updates, 1 - self.found_inf)
+            torch._foreach_add_(weights, updates, alpha=-group["lr"])
+            torch._foreach_mul_(momenta, beta2)
+            torch._foreach_add_(momenta, gradients, alpha=1 - beta2)
