@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from server import errors, openapi
 from server.bell import Bell
 from server.middleware import LOOPBACK_HOSTS, BodyLimit, HostsAndOrigins, RequestIds
-from server.routes import artifacts, events, health, jobs, logs, metrics
+from server.routes import artifacts, events, health, intents, jobs, logs, metrics
 from server.services import Services
 from worker.artifacts import BlobStore
 from worker.queue import make_celery, ring
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
     )
-    for routes in (jobs, metrics, events, logs, artifacts, health):
+    for routes in (jobs, intents, metrics, events, logs, artifacts, health):
         app.include_router(routes.router)
     hosts = (*LOOPBACK_HOSTS, settings.host, *_names(settings.allowed_hosts))
     app.add_middleware(BodyLimit)

@@ -28,6 +28,7 @@ from server.client import (
     Unreachable,
 )
 from server.progress import accuracy, follow
+from server.schemas import Job
 
 JOB_FAILED, BAD_INPUT, UNREACHABLE, NOT_FOUND, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -151,14 +152,53 @@ def metrics(
 
 
 @app.command()
-def cancel(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+def cancel(
+    job_id: JobId,
+    now: Annotated[bool, typer.Option("--now", help="Kill its trainer instead of asking it to stop.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
     """Cancel a job."""
     with _client(url) as client:
-        job = client.cancel(job_id)
-    if as_json:
-        _print_json(job)
-    else:
-        out.print(f"{job.id} {'is cancelled' if job.terminal else 'is being cancelled'}")
+        job = client.cancel(job_id, now=now)
+    _say(job, "is cancelled" if job.terminal else "is being cancelled", as_json)
+
+
+@app.command()
+def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Let a job rest; `resume` goes on with it."""
+    with _client(url) as client:
+        job = client.pause(job_id)
+    _say(job, "is paused" if job.status == "paused" else "is being paused", as_json)
+
+
+@app.command()
+def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Go on with a paused job."""
+    with _client(url) as client:
+        job = client.resume(job_id)
+    _say(job, f"is {job.status}", as_json)
+
+
+@app.command()
+def retry(
+    job_id: JobId,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Not from its newest checkpoint.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Train a failed or cancelled job again."""
+    with _client(url) as client:
+        job = client.retry(job_id, scratch=scratch)
+    _say(job, f"is {job.status}", as_json)
+
+
+@app.command("rm")
+def remove(job_id: JobId, url: Url = DEFAULT_URL) -> None:
+    """Delete a job that has ended, with all its files."""
+    with _client(url) as client:
+        client.delete(job_id)
+    out.print(f"{job_id} is deleted")
 
 
 @app.command()
@@ -228,6 +268,13 @@ def _client(url: str) -> Iterator[Client]:
 def _fail(code: int, message: str) -> NoReturn:
     err.print(message, markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def _say(job: Job, what: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(job)
+    else:
+        out.print(f"{job.id} {what}")
 
 
 def _print_json(answer: BaseModel) -> None:

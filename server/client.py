@@ -171,8 +171,28 @@ class Client:
                         return
             time.sleep(poll_seconds)
 
-    def cancel(self, job_id: str) -> Job:
-        return Job.model_validate_json(self._request("POST", f"{_path(job_id)}/cancel").content)
+    def cancel(self, job_id: str, *, now: bool = False) -> Job:
+        """Cancel a job; with `now` its trainer is killed instead of asked to stop."""
+        return self._ask(job_id, "cancel", {"mode": "now" if now else "graceful"})
+
+    def pause(self, job_id: str) -> Job:
+        """Let a job rest: a running one at its next checkpoint."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        return self._ask(job_id, "resume")
+
+    def retry(self, job_id: str, *, scratch: bool = False) -> Job:
+        """Queue a failed or cancelled job again, from its newest checkpoint or from scratch."""
+        return self._ask(job_id, "retry", {"from": "scratch" if scratch else "checkpoint"})
+
+    def change(self, job_id: str, **values: Any) -> Job:
+        """Set `name`, `priority` or `tags`."""
+        return Job.model_validate_json(self._request("PATCH", _path(job_id), json=values).content)
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with all its files."""
+        self._request("DELETE", _path(job_id))
 
     def metrics(self, job_id: str, *, keys: Sequence[str] = (), from_step: int | None = None) -> Iterator[MetricPoint]:
         """Every point of the series, by step."""
@@ -259,6 +279,9 @@ class Client:
             if not page.has_more:
                 return
             query[cursor] = page.next_cursor
+
+    def _ask(self, job_id: str, action: str, body: Mapping[str, str] | None = None) -> Job:
+        return Job.model_validate_json(self._request("POST", f"{_path(job_id)}/{action}", json=body).content)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         response = self._send(method, path, **options)

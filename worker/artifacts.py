@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
+import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,30 @@ class BlobStore:
     def path(self, sha256: str) -> Path:
         """Where the blob with this digest is, if it is stored."""
         return self._folder / sha256[:2] / sha256
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """Held from a `put` until the row that names its blob is committed: meanwhile nobody removes blobs."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def removing(self) -> Iterator[None]:
+        """Held from looking for rows that name a blob until its `remove`: meanwhile nobody adds any."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    def remove(self, digests: Sequence[str]) -> None:
+        """Remove blobs, where they are there."""
+        for sha256 in digests:
+            self.path(sha256).unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self, operation: int) -> Iterator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ".lock").open("ab") as file:
+            fcntl.flock(file, operation)
+            yield
 
     def put(self, source: Path) -> tuple[str, int]:
         """Store a copy of a file; returns its SHA-256 in hex and its size in bytes."""
@@ -76,15 +103,22 @@ def attempt_folder(data_dir: Path, job_id: str, attempt: int) -> AttemptFolder:
     return AttemptFolder(data_dir / "jobs" / job_id / f"attempt-{attempt}")
 
 
-def newest_checkpoint(data_dir: Path, job_id: str) -> tuple[int, Path] | None:
-    """Step and path of the newest complete checkpoint among all attempts.
+def remove_job_folder(data_dir: Path, job_id: str) -> None:
+    """Remove what the attempts at a job wrote, where there were any."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(data_dir / "jobs" / job_id)
+
+
+def newest_checkpoint(data_dir: Path, job_id: str, first_attempt: int = 1) -> tuple[int, Path] | None:
+    """Step and path of the newest complete checkpoint among the attempts from `first_attempt` on.
 
     The disk is asked and not the store, because a worker may die between the two.
     """
     found = [
-        (int(match[1]), path)
+        (int(match[2]), path)
         for path in (data_dir / "jobs" / job_id).glob("attempt-*/checkpoints/step-*")
-        if (match := re.fullmatch(r"step-(\d+)", path.name))
+        if (match := re.search(r"/attempt-(\d+)/checkpoints/step-(\d+)$", path.as_posix()))
+        and int(match[1]) >= first_attempt
     ]
     return max(found, default=None)
 

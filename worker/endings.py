@@ -16,6 +16,8 @@ class Stop(StrEnum):
 
     CANCEL = "cancel"
     """The user wants no more of it."""
+    PAUSE = "pause"
+    """The user wants it to go on later."""
     DRAIN = "drain"
     """The worker stops, the job goes on elsewhere."""
 
@@ -51,7 +53,12 @@ class Drained:
     """It ended because the worker stops."""
 
 
-Ending = Succeeded | Failed | Crashed | Cancelled | Drained
+@dataclass(frozen=True)
+class Paused:
+    """It ended because the user wants it to go on later."""
+
+
+Ending = Succeeded | Failed | Crashed | Cancelled | Drained | Paused
 
 
 def classify(exit: Exit, last: dict[str, Any], stop: Stop | None, log_tail: tuple[str, ...]) -> Ending:
@@ -67,6 +74,8 @@ def classify(exit: Exit, last: dict[str, Any], stop: Stop | None, log_tail: tupl
         return Cancelled()
     if last.get("type") == "error":
         return Failed(_reported(last, log_tail))
+    if stop == Stop.PAUSE:
+        return Paused()
     if stop == Stop.DRAIN:
         return Drained()
     return Crashed(_crash(exit, log_tail))

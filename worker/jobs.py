@@ -10,6 +10,9 @@ from typing import Any
 
 from ulid import ULID
 
+WEIGHTS = "model.safetensors"
+"""The artifact with the delivered weights."""
+
 
 class JobStatus(StrEnum):
     """What happened to a job. Wishes not yet fulfilled are intents, not statuses."""
@@ -41,12 +44,12 @@ class Intent(StrEnum):
 
 
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED}),
-    JobStatus.RUNNING: frozenset({JobStatus.QUEUED, JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.CANCELLED}),
+    JobStatus.RUNNING: frozenset(JobStatus) - {JobStatus.RUNNING},
     JobStatus.PAUSED: frozenset({JobStatus.QUEUED, JobStatus.CANCELLED}),
     JobStatus.SUCCEEDED: frozenset(),
-    JobStatus.FAILED: frozenset(),
-    JobStatus.CANCELLED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
+    JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }
 """Every legal edge; the store refuses all others."""
 
@@ -162,6 +165,8 @@ class Job:
     priority: int
     status: JobStatus
     intent: Intent | None
+    cancel_now: bool
+    """Whether the trainer of a job that is being cancelled gets no time to write a checkpoint."""
     phase: str | None
     """What a running job does: starting, preparing_data, training, evaluating, exporting."""
     spec: dict[str, Any]
@@ -177,6 +182,8 @@ class Job:
     error: JobError | None
     attempt: int
     """Number of the newest attempt; 0 before the first."""
+    first_attempt: int
+    """Number of the attempt that begins from scratch: checkpoints of earlier ones count no more."""
     token: int
     """Fencing token of the newest claim: only its holder may write."""
     heartbeat: int
@@ -231,11 +238,17 @@ class Fenced(Exception):
 
 def allowed_actions(job: Job) -> tuple[str, ...]:
     """What a user may ask of the job now."""
-    if job.status in (JobStatus.QUEUED, JobStatus.PAUSED):
-        return ("cancel",)
-    if job.status == JobStatus.RUNNING and job.intent != Intent.CANCEL:
-        return ("cancel",)
-    return ()
+    match job.status, job.intent:
+        case (JobStatus.QUEUED, _) | (JobStatus.RUNNING, None):
+            return ("cancel", "pause")
+        case (JobStatus.PAUSED, _) | (JobStatus.RUNNING, Intent.PAUSE):
+            return ("cancel", "resume")
+        case (JobStatus.FAILED | JobStatus.CANCELLED, _):
+            return ("retry", "delete")
+        case (JobStatus.SUCCEEDED, _):
+            return ("delete",)
+        case _:
+            return ()
 
 
 def create_job_id() -> str:

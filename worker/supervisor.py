@@ -14,8 +14,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from worker.artifacts import BlobStore, attempt_folder, newest_checkpoint
-from worker.endings import Cancelled, Crashed, Drained, Ending, Failed, Stop, Succeeded, classify
-from worker.jobs import Intent, Job, JobResult, JobStatus
+from worker.endings import Cancelled, Crashed, Drained, Ending, Failed, Paused, Stop, Succeeded, classify
+from worker.jobs import WEIGHTS, Intent, Job, JobResult, JobStatus
 from worker.logs import log_path, tail
 from worker.process import Message, TrainerProcess
 from worker.recording import Recorder
@@ -26,7 +26,6 @@ from worker.store.database import Database, DatabaseUnavailable
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 0.5
-WEIGHTS = "model.safetensors"
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ class Supervisor:
         self._draining = draining
         self._recorder = Recorder(job)
         self._next_heartbeat = 0.0
-        self._intent: Intent | None = None
+        self._wish = attempts.Wish(intent=None)
         self._stop: Stop | None = None
         self._kill_at = math.inf
 
@@ -70,9 +69,9 @@ class Supervisor:
             DatabaseUnavailable: the worker must stop while the database is away.
         """
         job = self._job
-        step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id) or (0, None)
+        step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id, job.first_attempt) or (0, None)
         self._persist(lambda c: metrics.resume(c, job.id, job.token, step=step))
-        with self._start(checkpoint) as trainer:
+        with self._start(checkpoint, self._persist(self._initial_weights)) as trainer:
             while not trainer.wait(LOOP_SECONDS):
                 self._record(trainer)
                 self._forward(trainer)
@@ -81,7 +80,13 @@ class Supervisor:
         ending = classify(trainer.exit, self._recorder.last, self._stop, log_tail)
         self._finish(ending, trainer.exit)
 
-    def _start(self, checkpoint: Path | None) -> TrainerProcess:
+    def _initial_weights(self, c: Connection) -> Path | None:
+        """The weights of the job that `training.init_from` names; None without one, or when it was deleted since."""
+        source = self._job.spec["training"]["init_from"]
+        weights = source and artifacts.get(c, source, WEIGHTS)
+        return BlobStore(self._settings.data_dir).path(weights.sha256).absolute() if weights else None
+
+    def _start(self, checkpoint: Path | None, initial: Path | None) -> TrainerProcess:
         job, data_dir = self._job, self._settings.data_dir.absolute()
         folder = attempt_folder(data_dir, job.id, job.attempt)
         folder.create()
@@ -99,6 +104,7 @@ class Supervisor:
                 "workdir": str(folder.path),
                 "checkpoints_dir": str(folder.checkpoints),
                 "artifacts_dir": str(folder.artifacts),
+                "init_weights": None if initial is None else str(initial),
                 "resume_from": None if checkpoint is None else str(checkpoint.absolute()),
                 "threads": threads,
                 "device": job.device,
@@ -121,25 +127,29 @@ class Supervisor:
             if due or self._recorder.pending:
                 with self._database.write() as c:
                     if due:
-                        self._intent = attempts.heartbeat(c, job.id, job.token)
+                        self._wish = attempts.heartbeat(c, job.id, job.token)
                     self._recorder.write(c)
                 self._recorder.written()
                 if due:
                     self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
             else:
                 with self._database.read() as c:
-                    self._intent = attempts.intent(c, job.id, job.token)
+                    self._wish = attempts.wish(c, job.id, job.token)
         except DatabaseUnavailable as error:
             logger.warning("job %s trains on unrecorded: %s", job.id, error)
 
     def _forward(self, trainer: TrainerProcess) -> None:
         """Ask the trainer to stop when the user or the worker wants it to, and kill it when its grace is over."""
-        if self._intent == Intent.CANCEL and self._stop != Stop.CANCEL:
+        if self._wish.now:
+            self._stop, self._kill_at = Stop.CANCEL, -math.inf
+        elif self._wish.intent == Intent.CANCEL and self._stop != Stop.CANCEL:
             self._ask(trainer, Stop.CANCEL, self._settings.cancel_grace_seconds)
+        elif self._wish.intent == Intent.PAUSE and self._stop not in (Stop.CANCEL, Stop.PAUSE):
+            self._ask(trainer, Stop.PAUSE, self._settings.cancel_grace_seconds)
         elif self._draining.is_set() and self._stop is None:
             self._ask(trainer, Stop.DRAIN, self._settings.drain_grace_seconds)
         if time.monotonic() >= self._kill_at:
-            logger.warning("job %s: the trainer did not stop within its grace and is killed", self._job.id)
+            logger.warning("job %s: the trainer has no grace left and is killed", self._job.id)
             trainer.kill()
 
     def _ask(self, trainer: TrainerProcess, stop: Stop, grace: float) -> None:
@@ -148,12 +158,13 @@ class Supervisor:
         trainer.terminate()
 
     def _finish(self, ending: Ending, exit: attempts.Exit) -> None:
-        files = [] if isinstance(ending, Crashed | Drained) else self._store_files()
-        job = self._persist(lambda c: self._end(c, ending, files, exit))
+        blobs = BlobStore(self._settings.data_dir)
+        with blobs.adding():
+            files = [] if isinstance(ending, Crashed | Drained | Paused) else self._store_files(blobs)
+            job = self._persist(lambda c: self._end(c, ending, files, exit))
         logger.info("job %s, attempt %d: %s", job.id, job.attempt, job.status)
 
-    def _store_files(self) -> list[artifacts.NewArtifact]:
-        blobs = BlobStore(self._settings.data_dir)
+    def _store_files(self, blobs: BlobStore) -> list[artifacts.NewArtifact]:
         files = {}
         for message in self._recorder.artifacts:
             sha256, size = blobs.put(Path(message["path"]))
@@ -176,6 +187,8 @@ class Supervisor:
                 return attempts.finish(c, *held, JobStatus.FAILED, reason=error.code, error=error, exit=exit)
             case Cancelled():
                 return attempts.finish(c, *held, JobStatus.CANCELLED, reason="cancelled", exit=exit)
+            case Paused():
+                return attempts.requeue(c, *held, reason="paused", exit=exit)
             case Drained():
                 return attempts.requeue(c, *held, reason="worker_drained", exit=exit)
             case Crashed(error):

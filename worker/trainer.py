@@ -129,7 +129,7 @@ def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int
     data = spec.dataset.load(Path(request["dataset_dir"]))
     channel.send("dataset", digest=data.digest)
     stop.training_begins()
-    resume_from = request["resume_from"]
+    init_weights, resume_from = request["init_weights"], request["resume_from"]
     event = None
     for event in train(
         spec,
@@ -137,6 +137,7 @@ def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int
         device=request["device"],
         checkpoints=Path(request["checkpoints_dir"]),
         artifacts=Path(request["artifacts_dir"]),
+        init_weights=None if init_weights is None else Path(init_weights),
         resume_from=None if resume_from is None else Path(resume_from),
         stop=stop,
     ):

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look, cancel."""
+"""Jobs: submit, list, look, change, delete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from cnn.datasets import LOCAL_TYPES
 from cnn.spec import TrainingSpec
 from server import schemas
 from server.bodies import JsonRoute
-from server.errors import JobNotFound
+from server.errors import InvalidRequest, JobNotFound
 from server.files import etag_matches
 from server.openapi import NOT_MODIFIED, problems
 from server.queries import Limit, QueryParameters, Several, Text
 from server.services import ServicesOf
 from server.wording import quoted
-from worker.jobs import Job, JobStatus, allowed_actions
-from worker.store import jobs
+from worker import deletion
+from worker.jobs import WEIGHTS, Job, JobStatus, allowed_actions
+from worker.store import artifacts, intents, jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
@@ -33,16 +34,21 @@ _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]*$"
 """No control characters, line separators or characters that turn the direction of text."""
 
 
-class JobCreate(Spec):
-    """What to train, and what to call it."""
+class JobPatch(Spec):
+    """How to call a job, and when to train it; what is left out stays as it is."""
 
-    spec: TrainingSpec
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=_PRINTABLE)] | None = None
     """For people; need not be unique."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     """Larger ones are trained first."""
     tags: Annotated[Items[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]], Field(max_length=20)] = ()
     """Labels to find jobs by."""
+
+
+class JobCreate(JobPatch):
+    """What to train, and what to call it."""
+
+    spec: TrainingSpec
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +59,9 @@ class JobCreate(Spec):
                 message = f"expected a dataset by its name, got {kind}, which names files of the server"
                 raise spec_error("local_path", "/spec/dataset/type", message, got=kind)
         return sent
+
+
+CHANGED = problems(400, 404, 408, 413, 415, 422, 503)
 
 
 class JobsQuery(QueryParameters):
@@ -69,6 +78,7 @@ class JobsQuery(QueryParameters):
 def create_job(body: JobCreate, services: ServicesOf) -> Response:
     """Submit a job. It is stored before the answer is sent; a worker trains it when one is free."""
     with services.database.write() as connection:
+        check_initial_weights(connection, body.spec)
         job = jobs.create(connection, spec=body.spec, name=body.name, priority=body.priority, tags=body.tags)
         position = jobs.queue_position(connection, job)
     services.bell.ring(job.id)
@@ -100,13 +110,42 @@ def get_job(job_id: str, request: Request, services: ServicesOf) -> Response:
     return response
 
 
-@router.post("/{job_id}/cancel", status_code=202, response_model=schemas.Job, responses=problems(404, 409, 503))
-def cancel_job(job_id: str, services: ServicesOf) -> Response:
-    """Cancel a job: a waiting one at once, a running one when its trainer has stopped. Repeating it is harmless."""
+@router.patch("/{job_id}", response_model=schemas.Job, responses=CHANGED)
+def change_job(job_id: str, body: JobPatch, services: ServicesOf) -> Response:
+    """Change the name, the priority or the tags; the order of the queue follows at once."""
     with services.database.write() as connection:
         find(connection, job_id)
-        job = jobs.request_cancel(connection, job_id)
-    return answer(job, None, status_code=202)
+        values = {name: getattr(body, name) for name in body.model_fields_set}
+        job = intents.change(connection, job_id, **values)
+        position = jobs.queue_position(connection, job)
+    return answer(job, position)
+
+
+@router.delete("/{job_id}", status_code=204, responses=problems(404, 409, 503))
+def delete_job(job_id: str, services: ServicesOf) -> None:
+    """Delete a job that has ended, with its series, log, checkpoints and artifacts."""
+    with services.database.read() as connection:
+        find(connection, job_id)
+    deletion.delete_job(services.database, services.settings.data_dir, job_id)
+
+
+def check_initial_weights(connection: Connection, spec: TrainingSpec) -> None:
+    """The job that `training.init_from` names must have delivered weights.
+
+    Raises:
+        InvalidRequest: there is no such job, or it has none.
+    """
+    source = spec.training.init_from
+    if source is None or artifacts.get(connection, source, WEIGHTS) is not None:
+        return
+    message = f"expected the id of a job that has {WEIGHTS}, got {quoted(source)}"
+    item: schemas.ErrorItem = {
+        "pointer": "/spec/training/init_from",
+        "code": "no_initial_weights",
+        "message": message,
+        "got": source,
+    }
+    raise InvalidRequest(f"{item['pointer']}: {message}", errors=[item])
 
 
 def find(connection: Connection, job_id: str) -> Job:

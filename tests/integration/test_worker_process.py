@@ -21,7 +21,7 @@ from tests.integration.processes import alive, descendants, wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery, num_bells, ring
 from worker.settings import Settings
-from worker.store import attempts, jobs, metrics
+from worker.store import attempts, intents, jobs, metrics
 from worker.store.database import Database
 from worker.valkey import Valkey
 
@@ -61,8 +61,9 @@ class Host:
         self.processes.append(process)
         return process
 
-    def submit(self, epochs: int) -> str:
+    def submit(self, epochs: int, **training: object) -> str:
         spec = TrainingSpec.model_validate_json(SPEC % epochs)
+        spec = spec.model_copy(update={"training": spec.training.model_copy(update=training)})
         with self.database.write() as c:
             job = jobs.create(c, spec=spec, name=None)
         ring(self.app, job.id)
@@ -183,10 +184,30 @@ def test_a_cancelled_job_leaves_no_process(host: Host) -> None:
     host.wait_for(job_id, begun)
     trainer = trainer_of(worker)
     with host.database.write() as c:
-        jobs.request_cancel(c, job_id)
+        intents.request_cancel(c, job_id)
     assert host.wait_for(job_id, ended, seconds=8).status == JobStatus.CANCELLED
     assert not alive({trainer})
     assert host.attempts(job_id)[0].exit_code == 75
+
+
+def test_a_paused_job_ends_with_the_same_bytes(host: Host) -> None:
+    worker = host.start_worker()
+    undisturbed = host.wait_for(host.submit(80), ended)
+    paused_id = host.submit(80)
+    host.wait_for(paused_id, begun)
+    with host.database.write() as c:
+        intents.request_pause(c, paused_id)
+    paused = host.wait_for(paused_id, lambda job: job.status == JobStatus.PAUSED)
+    assert not descendants(worker.pid)
+    with host.database.write() as c:
+        intents.resume(c, paused_id)
+    resumed = host.wait_for(paused_id, ended)
+    first, second = host.attempts(paused_id)
+    assert (first.exit_code, first.reason) == (75, "paused")
+    assert 0 < second.first_step == paused.checkpoint_step
+    assert undisturbed.result is not None
+    assert resumed.result == undisturbed.result
+    assert host.values(paused_id) == host.values(undisturbed.id)
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_job_on_within_seconds(host: Host) -> None:
@@ -286,3 +307,19 @@ def test_a_worker_stops_though_its_broker_is_frozen(host: Host) -> None:
     finally:
         host.valkey.process.send_signal(signal.SIGCONT)
     assert host.job(job_id).status == JobStatus.QUEUED
+
+
+def test_a_job_starts_from_the_weights_of_another(host: Host) -> None:
+    host.start_worker()
+    first = host.submit(4)
+    host.wait_for(first, lambda job: job.status == JobStatus.SUCCEEDED)
+    second = host.submit(1, init_from=first)
+    host.wait_for(second, lambda job: job.status == JobStatus.SUCCEEDED)
+    losses = {
+        job_id: next(value for key, _, value in host.values(job_id) if key == "train_loss")
+        for job_id in (first, second)
+    }
+    from_scratch, from_weights = losses[first], losses[second]
+    assert from_scratch is not None
+    assert from_weights is not None
+    assert from_weights < from_scratch / 2  # in the first epoch

@@ -126,6 +126,23 @@ def test_a_bad_spec_exits_2_and_says_where(epochd: Epochd, text: str, said: str)
     assert said in result.stderr
 
 
+def test_a_job_rests_goes_on_is_tried_again_and_deleted(epochd: Epochd, seed: Seed) -> None:
+    job_id = seed.queued().id
+    said = [
+        epochd(*arguments).stdout.strip().removeprefix(f"{job_id} ")
+        for arguments in [
+            ("pause", job_id),
+            ("resume", job_id),
+            ("cancel", job_id, "--now"),
+            ("retry", job_id, "--scratch"),
+            ("cancel", job_id),
+            ("rm", job_id),
+        ]
+    ]
+    assert said == ["is paused", "is queued", "is cancelled", "is queued", "is cancelled", "is deleted"]
+    assert epochd("show", job_id).exit_code == 4
+
+
 @pytest.mark.parametrize(
     "arguments", [("submit", "no/such/file.json"), ("show",), ("dance",), ("logs", "x", "--tail", "-1")]
 )
@@ -133,7 +150,9 @@ def test_wrong_usage_exits_2(epochd: Epochd, arguments: tuple[str, ...]) -> None
     assert epochd(*arguments).exit_code == 2
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "logs", "metrics", "cancel", "download"])
+@pytest.mark.parametrize(
+    "command", ["show", "watch", "logs", "metrics", "cancel", "download", "pause", "resume", "retry", "rm"]
+)
 def test_an_unknown_job_exits_4(epochd: Epochd, command: str) -> None:
     result = epochd(command, "job_00000000000000000000000000")
     assert result.exit_code == 4

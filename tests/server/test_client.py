@@ -12,7 +12,7 @@ from server.client import Client, Conflict, DigestMismatch, InvalidRequest, NoSu
 from tests.server.seeding import SPEC, Seed
 from tests.server.serving import Server
 from worker.jobs import JobStatus
-from worker.store import jobs
+from worker.store import intents, jobs
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -44,7 +44,7 @@ def test_waiting_ends_with_the_terminal_job(client: Client, seed: Seed) -> None:
             seen.append((state.status, state.intent))
             if len(seen) == 1:
                 with seed.database.write() as connection:
-                    jobs.request_cancel(connection, job.id)
+                    intents.request_cancel(connection, job.id)
             elif len(seen) == 2:
                 with seed.database.write() as connection:
                     held = jobs.lock(connection, job.id)
@@ -165,6 +165,6 @@ def test_waiting_outlives_a_short_absence_of_the_server(seed: Seed, server: Serv
         states = client.wait(job.id, poll_seconds=0.01)
         assert next(states).status == "queued"
         with seed.database.write() as connection:
-            jobs.request_cancel(connection, job.id)
+            intents.request_cancel(connection, job.id)
         assert next(states).status == "cancelled"
         assert asked.is_set()

@@ -26,7 +26,7 @@ async def test_a_submitted_job_is_created_with_every_default(http: httpx.AsyncCl
     assert response.headers["location"] == job["links"]["self"] == f"/v1/jobs/{job['id']}"
     assert (job["status"], job["intent"], job["terminal"], job["attempt"]) == ("queued", None, False, 0)
     assert (job["name"], job["priority"], job["tags"]) == ("Ziffern 0-9", 3, ["a", "b"])
-    assert job["allowed_actions"] == ["cancel"]
+    assert job["allowed_actions"] == ["cancel", "pause"]
     assert job["queue"] == {"position": 1}
     assert job["dataset"] == {"id": "digits", "digest": None}
     assert job["spec"]["training"]["epochs"] == 5
@@ -66,7 +66,7 @@ async def test_a_waiting_job_is_cancelled_at_once_and_again_without_harm(http: h
         response = await http.post(f"{path}/cancel")
         assert response.status_code == 202
         job = response.json()
-        assert (job["status"], job["terminal"], job["allowed_actions"]) == ("cancelled", True, [])
+        assert (job["status"], job["terminal"], job["allowed_actions"]) == ("cancelled", True, ["retry", "delete"])
     events = (await http.get(f"{path}/events", params={"types": "job.status"})).json()["data"]
     assert [event["data"]["to"] for event in events] == ["queued", "cancelled"]
 
@@ -86,7 +86,7 @@ async def test_a_job_that_has_ended_cannot_be_cancelled(http: httpx.AsyncClient,
     response = await http.post(f"/v1/jobs/{seed.failed().id}/cancel")
     assert response.status_code == 409
     problem = assert_problem(response)
-    assert (problem["job_status"], problem["allowed_actions"]) == ("failed", [])
+    assert (problem["job_status"], problem["allowed_actions"]) == ("failed", ["retry", "delete"])
 
 
 async def test_a_failed_job_says_why_and_whose_move_it_is(http: httpx.AsyncClient, seed: Seed) -> None:
@@ -190,3 +190,12 @@ async def test_a_locked_database_is_503_and_nothing_is_lost(http: httpx.AsyncCli
     assert int(response.headers["retry-after"]) > 0
     assert assert_problem(response)["code"] == "unavailable"
     assert (await http.get(f"/v1/jobs/{job_id}")).json()["status"] == "queued"
+
+
+async def test_the_weights_to_start_from_must_be_there(http: httpx.AsyncClient, seed: Seed) -> None:
+    trained = seed.succeeded({"model.safetensors": b"weights"})
+    for source, status in ((trained.id, 201), (seed.failed().id, 422), (f"job_{'0' * 26}", 422)):
+        answer = await http.post("/v1/jobs", json={"spec": {**SPEC, "training": {"init_from": source}}})
+        assert answer.status_code == status
+    (item,) = answer.json()["errors"]
+    assert (item["pointer"], item["code"]) == ("/spec/training/init_from", "no_initial_weights")

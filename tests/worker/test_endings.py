@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.endings import Cancelled, Crashed, Drained, Failed, Stop, Succeeded, classify
+from worker.endings import Cancelled, Crashed, Drained, Failed, Paused, Stop, Succeeded, classify
 from worker.store.attempts import Exit
 
 RESULT = {"type": "result"}
@@ -27,6 +27,10 @@ NOTHING: dict[str, Any] = {}
         (Exit(exit_code=1), ERROR, Stop.CANCEL, Cancelled),
         (Exit(exit_code=75), STOPPED, Stop.DRAIN, Drained),
         (Exit(signal=9), NOTHING, Stop.DRAIN, Drained),
+        (Exit(exit_code=75), STOPPED, Stop.PAUSE, Paused),
+        (Exit(signal=9), NOTHING, Stop.PAUSE, Paused),
+        (Exit(exit_code=0), RESULT, Stop.PAUSE, Succeeded),
+        (Exit(exit_code=1), ERROR, Stop.PAUSE, Failed),
         # It would diverge elsewhere too.
         (Exit(exit_code=1), ERROR, Stop.DRAIN, Failed),
         (Exit(exit_code=1), ERROR, None, Failed),

@@ -16,6 +16,7 @@ JOB = Job(
     priority=0,
     status=JobStatus.QUEUED,
     intent=None,
+    cancel_now=False,
     phase=None,
     spec={},
     spec_digest="sha256:0",
@@ -27,6 +28,7 @@ JOB = Job(
     result=None,
     error=None,
     attempt=0,
+    first_attempt=1,
     token=0,
     heartbeat=0,
     fruitless_attempts=0,
@@ -45,21 +47,27 @@ JOB = Job(
 )
 
 
-def test_terminal_statuses_have_no_way_out() -> None:
-    assert {status for status in JobStatus if not TRANSITIONS[status]} == {s for s in JobStatus if s.terminal}
+def test_terminal_statuses_have_no_way_out_but_a_retry() -> None:
+    ways_out = {status: TRANSITIONS[status] for status in JobStatus if status.terminal}
+    again = frozenset({JobStatus.QUEUED})
+    assert ways_out == {
+        JobStatus.SUCCEEDED: frozenset(),
+        JobStatus.FAILED: again,
+        JobStatus.CANCELLED: again,
+    }
 
 
 @pytest.mark.parametrize(
     ("status", "intent", "actions"),
     [
-        (JobStatus.QUEUED, None, ("cancel",)),
-        (JobStatus.RUNNING, None, ("cancel",)),
+        (JobStatus.QUEUED, None, ("cancel", "pause")),
+        (JobStatus.RUNNING, None, ("cancel", "pause")),
         (JobStatus.RUNNING, Intent.CANCEL, ()),
-        (JobStatus.RUNNING, Intent.PAUSE, ("cancel",)),
-        (JobStatus.PAUSED, None, ("cancel",)),
-        (JobStatus.SUCCEEDED, None, ()),
-        (JobStatus.FAILED, None, ()),
-        (JobStatus.CANCELLED, None, ()),
+        (JobStatus.RUNNING, Intent.PAUSE, ("cancel", "resume")),
+        (JobStatus.PAUSED, None, ("cancel", "resume")),
+        (JobStatus.SUCCEEDED, None, ("delete",)),
+        (JobStatus.FAILED, None, ("retry", "delete")),
+        (JobStatus.CANCELLED, None, ("retry", "delete")),
     ],
 )
 def test_allowed_actions(status: JobStatus, intent: Intent | None, actions: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from worker.jobs import Job, JobStatus
 from worker.queue import make_celery
 from worker.reconcile import Reconciler
 from worker.settings import Settings
-from worker.store import attempts, events, jobs
+from worker.store import attempts, events, intents, jobs
 from worker.store.database import Database
 
 
@@ -135,7 +135,7 @@ def test_a_silent_job_that_should_be_cancelled_is_cancelled(
     database: Database, settings: Settings, running: Job
 ) -> None:
     with database.write() as c:
-        jobs.request_cancel(c, running.id)
+        intents.request_cancel(c, running.id)
     Observer(database, settings).watch(12)
     assert status(database, running) == JobStatus.CANCELLED
 

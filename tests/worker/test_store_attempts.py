@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Fenced, Intent, Job, JobError, JobStatus
-from worker.store import artifacts, attempts, jobs, metrics, retries
+from worker.store import artifacts, attempts, intents, jobs, metrics, retries
 from worker.store.attempts import Exit
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
@@ -108,7 +108,7 @@ def test_racing_processes_never_claim_the_same_job(database: Database, database_
 
 WRITES: dict[str, Callable[[Connection, Job], object]] = {
     "heartbeat": lambda c, job: attempts.heartbeat(c, job.id, job.token),
-    "intent": lambda c, job: attempts.intent(c, job.id, job.token),
+    "intent": lambda c, job: attempts.wish(c, job.id, job.token),
     "phase": lambda c, job: attempts.phase(c, job.id, job.token, "training"),
     "progress": lambda c, job: attempts.progress(
         c, job.id, job.token, epoch=1, epochs=5, step=3, num_steps=50, eta_at=None
@@ -153,9 +153,9 @@ def test_the_holder_can_write(database: Database, job: Job, name: str) -> None:
 def test_a_heartbeat_raises_the_counter_and_brings_the_intent(database: Database, job: Job) -> None:
     held = claim(database)
     with database.write() as c:
-        assert attempts.heartbeat(c, job.id, held.token) is None
-        jobs.request_cancel(c, job.id)
-        assert attempts.heartbeat(c, job.id, held.token) == Intent.CANCEL
+        assert attempts.heartbeat(c, job.id, held.token) == attempts.Wish(intent=None)
+        intents.request_cancel(c, job.id)
+        assert attempts.heartbeat(c, job.id, held.token) == attempts.Wish(intent=Intent.CANCEL)
         assert attempts.running(c) == [attempts.Heartbeat(job_id=job.id, token=1, counter=held.heartbeat + 2)]
 
 

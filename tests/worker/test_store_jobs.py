@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import TRANSITIONS, Intent, InvalidTransition, Job, JobError, JobNotFound, JobResult, JobStatus
-from worker.store import attempts, events, jobs, tables
+from worker.store import attempts, events, intents, jobs, tables
 from worker.store.database import Database
 
 RESULT = JobResult(
@@ -81,7 +81,7 @@ def test_pages_go_from_new_to_old_and_filters_hold(database: Database, spec: Tra
     created = [create(database, spec, name=f"n{number % 2}") for number in range(6)]
     newest_first = sorted((job.id for job in created), reverse=True)
     with database.write() as c:
-        jobs.request_cancel(c, created[0].id)
+        intents.request_cancel(c, created[0].id)
     with database.read() as c:
         first = jobs.page(c, limit=4)
         rest = jobs.page(c, limit=4, before=first[-1].id)
@@ -105,9 +105,9 @@ def test_a_page_stays_where_it_was_when_jobs_are_added(database: Database, spec:
 def test_cancelling_a_queued_job_ends_it(database: Database, spec: TrainingSpec) -> None:
     job = create(database, spec)
     with database.write() as c:
-        cancelled = jobs.request_cancel(c, job.id)
+        cancelled = intents.request_cancel(c, job.id)
         assert (cancelled.status, cancelled.finished_at is not None) == (JobStatus.CANCELLED, True)
-        assert jobs.request_cancel(c, job.id) == cancelled
+        assert intents.request_cancel(c, job.id) == cancelled
         assert attempts.claim(c, worker_id="w", device="cpu") is None
         assert [event.type for event in events.after(c, job.id, 0, 10)] == ["job.status"] * 2
 
@@ -116,9 +116,9 @@ def test_cancelling_a_running_job_is_a_wish_once(database: Database, spec: Train
     job = create(database, spec)
     with database.write() as c:
         attempts.claim(c, worker_id="w", device="cpu")
-        wanted = jobs.request_cancel(c, job.id)
+        wanted = intents.request_cancel(c, job.id)
         assert (wanted.status, wanted.intent) == (JobStatus.RUNNING, Intent.CANCEL)
-        assert jobs.request_cancel(c, job.id) == wanted
+        assert intents.request_cancel(c, job.id) == wanted
         assert [event.type for event in events.after(c, job.id, 2, 10)] == ["job.intent"]
 
 
@@ -127,13 +127,13 @@ def test_a_job_that_has_ended_cannot_be_cancelled(database: Database, spec: Trai
     job = create(database, spec)
     end(database, status)
     with pytest.raises(InvalidTransition) as caught, database.write() as c:
-        jobs.request_cancel(c, job.id)
+        intents.request_cancel(c, job.id)
     assert caught.value.job.status == status
 
 
 def test_cancelling_an_unknown_job(database: Database) -> None:
     with pytest.raises(JobNotFound, match="job_missing"), database.write() as c:
-        jobs.request_cancel(c, "job_missing")
+        intents.request_cancel(c, "job_missing")
 
 
 def test_queue_positions_follow_priority_and_age(database: Database, spec: TrainingSpec) -> None:

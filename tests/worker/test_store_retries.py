@@ -6,7 +6,7 @@ import pytest
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobError, JobStatus
-from worker.store import attempts, events, jobs, metrics, retries
+from worker.store import attempts, events, intents, jobs, metrics, retries
 from worker.store.attempts import Exit
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
@@ -97,7 +97,7 @@ def test_a_job_whose_counter_has_risen_is_not_taken_back(database: Database, job
 def test_a_job_that_should_be_cancelled_does_not_go_back_to_the_queue(database: Database, job: Job, how: str) -> None:
     held = claim(database)
     with database.write() as c:
-        jobs.request_cancel(c, job.id)
+        intents.request_cancel(c, job.id)
         if how == "drain":
             attempts.requeue(c, job.id, held.token, reason="worker_drained")
         elif how == "crash":

@@ -16,11 +16,12 @@ import pytest
 from cnn.spec import TrainingSpec
 from tests.integration.processes import alive, descendants, wait_until
 from tests.worker.trainers import POLITE, RESULT, STUBBORN, SUCCEEDS, WITH_GRANDCHILDREN, program
-from worker.artifacts import BlobStore
+from worker.artifacts import BlobStore, attempt_folder
+from worker.deletion import delete_job
 from worker.jobs import Fenced, Job, JobStatus
 from worker.logs import log_path
 from worker.settings import Settings
-from worker.store import artifacts, attempts, events, jobs, metrics, retries
+from worker.store import artifacts, attempts, events, intents, jobs, metrics, retries
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
 from worker.supervisor import Supervisor
@@ -77,9 +78,13 @@ class Bench:
         assert job is not None
         return job
 
-    def cancel(self) -> None:
+    def cancel(self, now: bool = False) -> None:
         with self.database.write() as c:
-            jobs.request_cancel(c, self.job_id)
+            intents.request_cancel(c, self.job_id, now)
+
+    def pause(self) -> None:
+        with self.database.write() as c:
+            intents.request_pause(c, self.job_id)
 
     def attempts(self) -> list[attempts.Attempt]:
         with self.database.read() as c:
@@ -136,6 +141,63 @@ def test_a_cancelled_job_leaves_no_process(bench: Bench, body: str) -> None:
         bench.cancel()
     assert not alive(processes)
     assert bench.job.status == JobStatus.CANCELLED
+
+
+@pytest.mark.parametrize("body", [POLITE, STUBBORN, WITH_GRANDCHILDREN])
+def test_a_paused_job_leaves_no_process_and_goes_on_later(bench: Bench, body: str) -> None:
+    with bench.running(body) as processes:
+        bench.pause()
+    assert not alive(processes)
+    assert (bench.job.status, bench.job.fruitless_attempts) == (JobStatus.PAUSED, 0)
+    assert bench.attempts()[0].reason == "paused"
+    with bench.database.write() as c:
+        intents.resume(c, bench.job_id)
+    job = bench.run(SUCCEEDS)
+    assert (job.status, job.attempt) == (JobStatus.SUCCEEDED, 2)
+
+
+def test_a_cancel_after_a_pause_wins(bench: Bench) -> None:
+    with bench.running(STUBBORN):
+        bench.pause()
+        bench.cancel()
+    assert bench.job.status == JobStatus.CANCELLED
+
+
+def test_a_cancel_that_cannot_wait_kills_at_once(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"cancel_grace_seconds": 60})
+    with bench.running(STUBBORN) as processes:
+        bench.cancel()
+        bench.cancel(now=True)
+    assert not alive(processes)
+    assert bench.job.status == JobStatus.CANCELLED
+    assert bench.attempts()[0].signal == signal.SIGKILL
+
+
+def test_a_job_that_begins_anew_uses_no_older_checkpoint(bench: Bench) -> None:
+    bench.run("""
+(pathlib.Path(request["checkpoints_dir"]) / "step-10").mkdir()
+send("metrics", epoch=1, step=10, values={"val_loss": 0.5}, timings={})
+send("error", code="diverged", message="step 11", blame="user", hint=None)
+os._exit(1)
+""")
+    with bench.database.write() as c:
+        intents.retry(c, bench.job_id, scratch=True)
+    bench.run("(artifacts / 'request.json').write_text(json.dumps(request))" + RESULT)
+    folder = attempt_folder(bench.settings.data_dir, bench.job_id, 2)
+    assert json.loads((folder.artifacts / "request.json").read_text())["resume_from"] is None
+    with bench.database.read() as c:
+        assert metrics.points(c, bench.job_id, limit=9) == []
+
+
+def test_a_deleted_job_leaves_no_file(bench: Bench) -> None:
+    bench.run(SUCCEEDS)
+    with bench.database.read() as c:
+        (file,) = artifacts.list_for(c, bench.job_id)
+    blob = BlobStore(bench.settings.data_dir).path(file.sha256)
+    assert blob.exists()
+    delete_job(bench.database, bench.settings.data_dir, bench.job_id)
+    assert not blob.exists()
+    assert not attempt_folder(bench.settings.data_dir, bench.job_id, 1).path.parent.exists()
 
 
 def test_a_worker_that_stops_gives_its_job_back(bench: Bench) -> None:

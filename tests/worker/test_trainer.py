@@ -97,6 +97,7 @@ def request(folder: Path, spec: TrainingSpec, **changes: object) -> str:
             "workdir": str(folder),
             "checkpoints_dir": str(folder / "checkpoints"),
             "artifacts_dir": str(folder / "artifacts"),
+            "init_weights": None,
             "resume_from": None,
             "threads": 1,
             "device": "cpu",

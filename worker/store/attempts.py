@@ -44,6 +44,14 @@ UNSEEN = Exit()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the user wants of a running job; `now`: without waiting for a checkpoint."""
+
+    intent: Intent | None
+    now: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Heartbeat:
     """The counter that the holder of `token` raises while it lives."""
 
@@ -110,34 +118,36 @@ def hold(c: Connection, job_id: str, token: int, **values: Any) -> Row[Any]:
         update(jobs)
         .where(jobs.c.id == job_id, jobs.c.token == token, jobs.c.status == JobStatus.RUNNING)
         .values(values or {"token": token})
-        .returning(jobs.c.attempt, jobs.c.intent, jobs.c.phase, jobs.c.monitor, jobs.c.checkpoint_step)
+        .returning(
+            jobs.c.attempt, jobs.c.intent, jobs.c.cancel_now, jobs.c.phase, jobs.c.monitor, jobs.c.checkpoint_step
+        )
     ).one_or_none()
     if row is None:
         raise Fenced(job_id, token)
     return row
 
 
-def heartbeat(c: Connection, job_id: str, token: int) -> Intent | None:
+def heartbeat(c: Connection, job_id: str, token: int) -> Wish:
     """Raise the counter, and learn what the user wants.
 
     Raises:
         Fenced: the caller does not hold the job.
     """
     row = hold(c, job_id, token, heartbeat=jobs.c.heartbeat + literal(1))
-    return row.intent and Intent(row.intent)
+    return Wish(intent=row.intent and Intent(row.intent), now=row.cancel_now)
 
 
-def intent(c: Connection, job_id: str, token: int) -> Intent | None:
+def wish(c: Connection, job_id: str, token: int) -> Wish:
     """What the user wants.
 
     Raises:
         Fenced: the caller does not hold the job.
     """
     held = jobs.c.id == job_id, jobs.c.token == token, jobs.c.status == JobStatus.RUNNING
-    row = c.execute(select(jobs.c.intent).where(*held)).one_or_none()
+    row = c.execute(select(jobs.c.intent, jobs.c.cancel_now).where(*held)).one_or_none()
     if row is None:
         raise Fenced(job_id, token)
-    return row.intent and Intent(row.intent)
+    return Wish(intent=row.intent and Intent(row.intent), now=row.cancel_now)
 
 
 def progress(
@@ -268,5 +278,7 @@ def give_back(c: Connection, job: Job, reason: str, **values: Any) -> Job:
     """Back to the queue, or to where the user wants it."""
     if job.intent == Intent.CANCEL:
         return move(c, job, JobStatus.CANCELLED, reason="cancelled")
+    if job.intent == Intent.PAUSE:
+        return move(c, job, JobStatus.PAUSED, reason="paused", **values)
     # A token of its own fences the old worker even before the next claim.
     return move(c, job, JobStatus.QUEUED, reason=reason, token=job.token + 1, **values)

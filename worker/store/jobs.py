@@ -1,4 +1,4 @@
-"""Jobs as users see them: create, read, list, cancel; and `move`, the one function that changes a status."""
+"""Jobs as users see them: create, read, list; and `move`, the one function that changes a status."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def create(
             wanted_device=spec.training.device,
             monitor=_monitor(spec),
             latest_metrics={},
+            cancel_now=False,
             attempt=0,
+            first_attempt=1,
             token=0,
             heartbeat=0,
             fruitless_attempts=0,
@@ -62,7 +64,7 @@ def create(
         )
     )
     events.append(c, job_id, "job.status", {"from": None, "to": JobStatus.QUEUED, "reason": "created"}, attempt=0)
-    return _existing(c, job_id)
+    return existing(c, job_id)
 
 
 def get(c: Connection, job_id: str) -> Job | None:
@@ -88,24 +90,6 @@ def page(
     if before is not None:
         query = query.where(jobs.c.id < before)
     return [job_from(row) for row in c.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
-
-
-def request_cancel(c: Connection, job_id: str) -> Job:
-    """Cancel a waiting job at once; a running one is told to stop by its worker. Repeating it is harmless.
-
-    Raises:
-        JobNotFound: there is no such job.
-        InvalidTransition: the job has succeeded or failed.
-    """
-    job = lock(c, job_id)
-    if job.status == JobStatus.CANCELLED:
-        return job
-    if job.status != JobStatus.RUNNING:
-        return move(c, job, JobStatus.CANCELLED, reason="cancelled")
-    if job.intent != Intent.CANCEL:
-        c.execute(update(jobs).where(jobs.c.id == job_id).values(intent=Intent.CANCEL))
-        events.append(c, job_id, "job.intent", {"from": job.intent, "to": Intent.CANCEL}, job.attempt)
-    return _existing(c, job_id)
 
 
 def queue_position(c: Connection, job: Job) -> int | None:
@@ -163,6 +147,8 @@ def move(c: Connection, job: Job, to: JobStatus, *, reason: str, **values: Any) 
     columns: dict[str, Any] = {
         "status": to,
         "intent": None,
+        "cancel_now": False,
+        "error": None,
         "phase": None,
         "not_before": None,
         "finished_at": now if to.terminal else None,
@@ -175,10 +161,10 @@ def move(c: Connection, job: Job, to: JobStatus, *, reason: str, **values: Any) 
         .values(columns)
         .returning(jobs.c.id)
     ).one()
-    moved = _existing(c, job.id)
+    moved = existing(c, job.id)
     data = {"from": job.status, "to": to, "reason": reason, "worker": moved.worker_id}
     events.append(c, job.id, "job.status", data, moved.attempt)
-    return _existing(c, job.id)
+    return existing(c, job.id)
 
 
 def job_from(row: Row[Any]) -> Job:
@@ -207,7 +193,8 @@ def spec_digest(resolved: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
-def _existing(c: Connection, job_id: str) -> Job:
+def existing(c: Connection, job_id: str) -> Job:
+    """The job with this id, which is known to be there."""
     return job_from(c.execute(select(jobs).where(jobs.c.id == job_id)).one())
 
 
