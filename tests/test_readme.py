@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cnn.spec import TrainingSpec
 from tests.integration.group import Group
 from worker.settings import Settings
 
@@ -66,3 +67,16 @@ def test_the_map_of_the_tree_names_what_exists() -> None:
     assert len(names) > 20
     folders = (ROOT, ROOT / "cnn", ROOT / "worker", ROOT / "server")
     assert [name for name in names if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_the_table_of_techniques_is_complete() -> None:
+    rows = dict(re.findall(r"^\| `([a-z.]+)` \| (`[a-z0-9_]+`(?:, `[a-z0-9_]+`)*) \|$", README, re.MULTILINE))
+    schema = TrainingSpec.model_json_schema()["$defs"]
+    families = {"model.layers": "Layer", "regularizers": "Regularizer"}
+    for part, types in rows.items():
+        family = schema[families.get(part, part.title())]
+        tags = (
+            family["discriminator"]["mapping"] if "discriminator" in family else [family["properties"]["type"]["const"]]
+        )
+        assert sorted(re.findall(r"`(\w+)`", types)) == sorted(tags), part
+    assert len(rows) == 9
