@@ -46,8 +46,8 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-bench: .venv/installed
-	$(BIN)/python benchmarks/throughput.py
+bench: .venv/installed data
+	$(BIN)/python benchmarks/throughput.py --data-dir $(DATA_DIR)
 
 install: .venv/installed
 
