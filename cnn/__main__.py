@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from cnn.checkpoints import generations
 from cnn.errors import TrainingError
-from cnn.events import Artifact, Event, Metrics, Result, Warning_
+from cnn.events import Artifact, Event, Warning_, describe
 from cnn.spec import TrainingSpec
 from cnn.training import train
 
@@ -96,20 +96,14 @@ def _device(spec: TrainingSpec) -> str:
 
 def _show(event: Event) -> None:
     match event:
-        case Metrics():
-            values = "  ".join(f"{name} {value:.5g}" for name, value in event.values.items())
-            print(f"epoch {event.epoch}  step {event.step}  {values}  {event.timings['seconds']:.1f} s", flush=True)
         case Artifact(name="model.safetensors"):
             print(f"{event.path}  sha256 {hashlib.sha256(event.path.read_bytes()).hexdigest()}")
         case Artifact():
             print(event.path)
         case Warning_():
-            print(f"warning: {event.message}", file=sys.stderr)
-        case Result():
-            print(f"test_loss {event.test_loss:.6f}  test_accuracy {event.test_accuracy}  ", end="")
-            print(f"{event.weights} weights, of epoch {event.epoch}, step {event.step}")
-        case _:
-            pass
+            print(describe(event), file=sys.stderr)
+        case _ if line := describe(event):
+            print(line, flush=True)
 
 
 def _problems(error: ValidationError, content: str) -> Iterator[str]:

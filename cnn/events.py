@@ -84,3 +84,18 @@ class Stopped:
 
 
 Event = Phase | Progress | Metrics | Checkpoint | Artifact | Warning_ | Result | Stopped
+
+
+def describe(event: Event) -> str | None:
+    """One line for people about the events that have news: epochs, warnings and the result."""
+    match event:
+        case Metrics():
+            values = "  ".join(f"{name} {value:.5g}" for name, value in event.values.items())
+            return f"epoch {event.epoch}  step {event.step}  {values}  {event.timings['seconds']:.1f} s"
+        case Warning_():
+            return f"warning: {event.message}"
+        case Result():
+            scores = f"test_loss {event.test_loss:.6f}  test_accuracy {event.test_accuracy}"
+            return f"{scores}  {event.weights} weights, of epoch {event.epoch}, step {event.step}"
+        case _:
+            return None

@@ -156,43 +156,43 @@ class Zoom(Warp):
 
 
 class Rotate(Warp):
-    """Turns a sample about its middle by an angle uniform in [-max_degrees, max_degrees]."""
+    """Turns a sample about its middle by an angle uniform in [-degrees, degrees]."""
 
     type: Literal["rotate"] = "rotate"
-    max_degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
+    degrees: Annotated[float, Field(ge=0, le=180)] = 15.0
     """Largest angle in either direction."""
 
     def matrix(self, draws: Draws, size: tuple[int, int]) -> Tensor:
         from cnn.transforms.warping import rotation
 
-        return rotation(draws.uniform(-self.max_degrees, self.max_degrees))
+        return rotation(draws.uniform(-self.degrees, self.degrees))
 
 
 class Shear(Warp):
     """Shears a sample about its middle, rows by tan a times their height and then columns by tan b: angles uniform."""
 
     type: Literal["shear"] = "shear"
-    max_degrees_x: Annotated[float, Field(ge=0, le=80)] = 10.0
+    degrees_x: Annotated[float, Field(ge=0, le=80)] = 10.0
     """Largest angle a, by which upright lines lean, in either direction."""
-    max_degrees_y: Annotated[float, Field(ge=0, le=80)] = 0.0
+    degrees_y: Annotated[float, Field(ge=0, le=80)] = 0.0
     """Largest angle b, by which level lines lean, in either direction."""
 
     def matrix(self, draws: Draws, size: tuple[int, int]) -> Tensor:
         from cnn.transforms.warping import shearing
 
-        a = draws.uniform(-self.max_degrees_x, self.max_degrees_x).deg2rad()
-        b = draws.uniform(-self.max_degrees_y, self.max_degrees_y).deg2rad()
+        a = draws.uniform(-self.degrees_x, self.degrees_x).deg2rad()
+        b = draws.uniform(-self.degrees_y, self.degrees_y).deg2rad()
         return shearing(a.tan(), b.tan())
 
 
 class Perspective(Warp):
-    """Moves each corner inwards, by u · distortion · half the side in both directions, u uniform in [0, 1].
+    """Moves each corner inwards, by u · distortion_scale · half the side in both directions, u uniform in [0, 1].
 
     With probability `p`; the picture follows its corners as a plane does (as torchvision's RandomPerspective).
     """
 
     type: Literal["perspective"] = "perspective"
-    distortion: Annotated[float, Field(ge=0, le=0.9)] = 0.3
+    distortion_scale: Annotated[float, Field(ge=0, le=0.9)] = 0.3
     """Largest move of a corner, as a share of half the side."""
     p: Probability = 0.5
     """Probability that a sample is changed."""
@@ -202,7 +202,7 @@ class Perspective(Warp):
 
         from cnn.transforms.warping import perspective
 
-        moved = draws.chance(self.p)[:, None, None] * self.distortion * draws.uniform(0, 1, 4, 2)
+        moved = draws.chance(self.p)[:, None, None] * self.distortion_scale * draws.uniform(0, 1, 4, 2)
         corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], device=moved.device)
         half = torch.tensor([size[1] / 2, size[0] / 2], device=moved.device)
         return perspective(corners * half * (1 - moved), size)

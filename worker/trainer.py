@@ -119,8 +119,8 @@ def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
 
 
 def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int:
-    """Load the data, train, and send every event."""
-    from cnn.events import Stopped  # noqa: PLC0415
+    """Load the data, train, and send every event; those for people go to the log, too."""
+    from cnn.events import Stopped, describe  # noqa: PLC0415
     from cnn.spec import TrainingSpec  # noqa: PLC0415
     from cnn.training import train  # noqa: PLC0415
 
@@ -142,6 +142,9 @@ def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int
         stop=stop,
     ):
         channel.send_event(event)
+        if line := describe(event):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()  # the log must have it even when this process is killed next
     return EXIT_STOPPED if isinstance(event, Stopped) else 0
 
 

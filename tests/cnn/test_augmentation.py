@@ -29,10 +29,10 @@ IDENTITIES: list[dict[str, Any]] = [
     {"type": "vertical_flip", "p": 0.0},
     {"type": "zoom", "min_factor": 1.0, "max_factor": 1.0, "fill": 90},
     {"type": "translate", "max_shift": 1e-6},
-    {"type": "rotate", "max_degrees": 0.0},
-    {"type": "shear", "max_degrees_x": 0.0, "max_degrees_y": 0.0},
+    {"type": "rotate", "degrees": 0.0},
+    {"type": "shear", "degrees_x": 0.0, "degrees_y": 0.0},
     {"type": "perspective", "p": 0.0},
-    {"type": "perspective", "distortion": 0.0, "p": 1.0},
+    {"type": "perspective", "distortion_scale": 0.0, "p": 1.0},
     {"type": "patch_blur", "sigma": 1e-6},
     {"type": "gaussian_blur", "p": 0.0},
     {"type": "random_erasing", "p": 0.0},
@@ -267,7 +267,7 @@ def test_a_composition_is_nearly_its_parts_one_after_the_other() -> None:
     """On a smooth picture away from its border, where a second interpolation and the cut between hardly matter."""
     y, x = torch.meshgrid(torch.arange(41.0), torch.arange(41.0), indexing="ij")
     smooth = (128 + 60 * torch.sin(x / 6) + 60 * torch.cos(y / 7)).round().to(torch.uint8).expand(6, 1, 41, 41)
-    chain = [Zoom(), HorizontalFlip(), Rotate(max_degrees=10), Shear(), Translate(max_shift=0.05)]
+    chain = [Zoom(), HorizontalFlip(), Rotate(degrees=10), Shear(), Translate(max_shift=0.05)]
     composed = augmented(smooth, *chain)
     images = one_after_the_other(smooth, chain)
     torch.testing.assert_close(composed[:, :, 12:-12, 12:-12], images[:, :, 12:-12, 12:-12], rtol=0, atol=4)

@@ -74,7 +74,7 @@ def test_windows_have_uniform_areas_inside_the_image() -> None:
 
 
 def test_angles_of_a_shear_are_uniform() -> None:
-    matrices = Shear(max_degrees_x=20, max_degrees_y=5).matrix(draws(SAMPLES), (8, 8))
+    matrices = Shear(degrees_x=20, degrees_y=5).matrix(draws(SAMPLES), (8, 8))
     b = matrices[:, 1, 0].atan().rad2deg()
     a = matrices[:, 0, 1].atan().rad2deg()
     assert_uniform(a, -20, 20)
@@ -83,7 +83,7 @@ def test_angles_of_a_shear_are_uniform() -> None:
 
 
 def test_corners_move_inwards_uniformly_with_their_probability() -> None:
-    matrices = Perspective(distortion=0.4, p=0.6).matrix(draws(SAMPLES), (8, 8))
+    matrices = Perspective(distortion_scale=0.4, p=0.6).matrix(draws(SAMPLES), (8, 8))
     changed = (matrices - torch.eye(3)).abs().amax(dim=(1, 2)) > 1e-5
     assert abs(int(changed.sum()) - 0.6 * SAMPLES) < 155
     # Where the top left corner of the source comes out: at 1 - u · 0.4 of half the side.
@@ -163,7 +163,7 @@ def test_zoom_factors_are_log_uniform() -> None:
 
 
 def test_angles_are_uniform() -> None:
-    matrices = Rotate(max_degrees=30).matrix(draws(SAMPLES), (8, 8))
+    matrices = Rotate(degrees=30).matrix(draws(SAMPLES), (8, 8))
     angles = torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0]).rad2deg()
     counts = torch.histc(angles, 6, -30, 30)
     assert int(counts.sum()) == SAMPLES

@@ -126,6 +126,9 @@ def test_it_tells_a_run_from_its_start_to_its_result(tmp_path: Path, spec: Train
     assert "model.safetensors" in files
     assert all(path.parent == tmp_path / "artifacts" and path.is_file() for path in files.values())
     assert messages[-1]["type"] == "result"
+    log = running.errors().splitlines()
+    assert log[0].startswith(f"epoch 1  step {epoch['step']}  train_loss ")
+    assert log[-1].startswith(f"test_loss {messages[-1]['test_loss']:.6f}")
 
 
 def test_it_ends_when_its_supervisor_closes_the_pipe(tmp_path: Path, spec: TrainingSpec) -> None:
