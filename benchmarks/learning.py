@@ -94,6 +94,8 @@ def table(study: Study, seeds: int) -> str:
             key = key_of(study, variant, seed, checked(part, seed))
             if key in done:
                 rows[variant].append(done[key])
+    if not rows:
+        return f"## {study.name}\n\nNot run yet.\n"
     columns = [study.measure, *(name for name in ("test_accuracy", "train_loss") if name != study.measure)]
     lines = [f"## {study.name}", "", f"{study.question}. Expected: {study.expected}.", ""]
     lines += [f"| | {' | '.join(columns)} | seeds | s per run |", "|---" * (len(columns) + 3) + "|"]

@@ -143,10 +143,17 @@ optimizers = {
     for lr in rates
 }
 
+INPUTS: dict[str, tuple[Part | None, tuple[float, ...]]] = {
+    "standardized": ({"type": "standardize"}, (0.005, 0.02, 0.08)),
+    "0 to 1": ({"type": "min_max"}, (0.02, 0.08, 0.3)),
+    "0 to 255": (None, (1e-5, 1e-4, 1e-3)),
+}
 inputs = {
-    "standardized": spec(CNN, num_train=2000, epochs=4, normalization={"type": "standardize"}, **LAST),
-    "0 to 1": spec(CNN, num_train=2000, epochs=4, normalization={"type": "min_max"}, **LAST),
-    "0 to 255": spec(CNN, num_train=2000, epochs=4, normalization=None, optimizer={**MOMENTUM, "lr": 1e-4}, **LAST),
+    f"{name}, lr {lr:g}": spec(
+        CNN, num_train=2000, epochs=4, normalization=normalization, optimizer={**MOMENTUM, "lr": lr}, **LAST
+    )
+    for name, (normalization, rates) in INPUTS.items()
+    for lr in rates
 }
 
 feature_space = {
@@ -207,7 +214,7 @@ STUDIES = (
     ),
     Study(
         "inputs",
-        "Training loss after 4 epochs of 2,000 images; raw values with the best of lr 1e-5, 1e-4, 1e-3",
+        "Training loss after 4 epochs of 2,000 images, over a grid of learning rates for each range of values",
         "normalized inputs train faster",
         inputs,
         "train_loss",
