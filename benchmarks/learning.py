@@ -98,6 +98,7 @@ def table(study: Study, seeds: int) -> str:
         return f"## {study.name}\n\nNot run yet.\n"
     columns = [study.measure, *(name for name in ("test_accuracy", "train_loss") if name != study.measure)]
     lines = [f"## {study.name}", "", f"{study.question}. Expected: {study.expected}.", ""]
+    lines += [f"Found: {study.found}.", ""]
     lines += [f"| | {' | '.join(columns)} | seeds | s per run |", "|---" * (len(columns) + 3) + "|"]
     for variant, runs in rows.items():
         cells = [mean_and_error([row[column] for row in runs]) for column in columns]
