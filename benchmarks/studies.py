@@ -221,8 +221,8 @@ STUDIES = (
         "normalized inputs train faster",
         inputs,
         "train_loss",
-        "not confirmed on this one-channel data: raw values at lr 1e-3 are ahead of standardized ones at 0.08; both are "
-        "the largest rates of their grids, which should go on",
+        "not confirmed on this one-channel data: raw values at lr 1e-3 are ahead of standardized ones at 0.08; both "
+        "are the largest rates of their grids, which should go on",
     ),
     Study(
         "feature-space",
