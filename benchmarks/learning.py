@@ -55,7 +55,9 @@ def measure(spec: TrainingSpec, data: Data) -> dict[str, Any]:
         "train_loss": score.loss,
         "gap": score.accuracy - result.test_accuracy,
         "epoch": result.epoch,
+        "epochs": len(epochs),
         "best_val_accuracy": max(event.values["val_accuracy"] for event in epochs),
+        "threads": torch.get_num_threads(),
         "seconds": time.perf_counter() - start,
     }
 
@@ -96,7 +98,7 @@ def table(study: Study, seeds: int) -> str:
                 rows[variant].append(done[key])
     if not rows:
         return f"## {study.name}\n\nNot run yet.\n"
-    columns = [study.measure, *(name for name in ("test_accuracy", "train_loss") if name != study.measure)]
+    columns = [study.measure, *(name for name in study.beside if name != study.measure)]
     lines = [f"## {study.name}", "", f"{study.question}. Expected: {study.expected}.", ""]
     lines += [f"Found: {study.found}.", ""]
     lines += [f"| | {' | '.join(columns)} | seeds | s per run |", "|---" * (len(columns) + 3) + "|"]
@@ -124,7 +126,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     studies = [study for study in STUDIES if arguments.study in (None, study.name)]
     run(studies, arguments.seeds, FashionMNIST().load(arguments.data_dir))
-    machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads"
+    machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
     head = (
         "# What the techniques do on Fashion-MNIST\n\n"
         f"`python benchmarks/learning.py` on {machine}, torch {torch.__version__}. Mean ± standard error over seeds, "

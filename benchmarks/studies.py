@@ -23,6 +23,7 @@ class Study:
         variants: the spec of each row, by its name; `split.seed` and `training.seed` are set per run.
         measure: the column that decides: `test_accuracy`, `train_loss` or `gap`.
         found: what the committed table says of the expectation, in words.
+        beside: the further columns.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Study:
     variants: dict[str, Part]
     measure: str
     found: str = "not judged yet"
+    beside: tuple[str, ...] = ("test_accuracy", "train_loss")
 
 
 MLP: Part = {
@@ -119,6 +121,15 @@ overfitting = {
     "early stopping": spec(CNN, num_train=1000, epochs=60, early_stopping={"patience": 5}),
 }
 
+stopping = {
+    "last of 60 epochs": spec(CNN, num_train=1000, epochs=60, **LAST),
+    "best of 60 epochs": spec(CNN, num_train=1000, epochs=60, early_stopping={"patience": 1000}),
+    **{
+        f"patience {patience}": spec(CNN, num_train=1000, epochs=60, early_stopping={"patience": patience})
+        for patience in (1, 3, 5, 10)
+    },
+}
+
 look_ahead = {
     f"{name}, γ = {momentum}": spec(
         CNN,
@@ -146,9 +157,9 @@ optimizers = {
 }
 
 INPUTS: dict[str, tuple[Part | None, tuple[float, ...]]] = {
-    "standardized": ({"type": "standardize"}, (0.005, 0.02, 0.08)),
-    "0 to 1": ({"type": "min_max"}, (0.02, 0.08, 0.3)),
-    "0 to 255": (None, (1e-5, 1e-4, 1e-3)),
+    "standardized": ({"type": "standardize"}, (0.005, 0.02, 0.08, 0.16, 0.32)),
+    "0 to 1": ({"type": "min_max"}, (0.02, 0.08, 0.16, 0.3)),
+    "0 to 255": (None, (1e-5, 1e-4, 1e-3, 2e-3, 4e-3)),
 }
 inputs = {
     f"{name}, lr {lr:g}": spec(
@@ -199,6 +210,14 @@ STUDIES = (
         "each regularizer narrows the gap",
         overfitting,
         "gap",
+    ),
+    Study(
+        "early-stopping",
+        "Test accuracy of the delivered weights, chosen by the validation loss, training on 1,000 images",
+        "with enough patience as good as the best epoch of the whole run, in fewer epochs (Prechelt 1998)",
+        stopping,
+        "test_accuracy",
+        beside=("epoch", "epochs"),
     ),
     Study(
         "look-ahead",
