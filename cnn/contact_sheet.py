@@ -7,14 +7,12 @@ makes of it, once for each epoch shown. The transforms are those of training, th
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -22,19 +20,13 @@ from cnn.augmentation import build_augmentation
 from cnn.data import Data
 from cnn.errors import TrainingError
 from cnn.randomness import derived_generator
+from cnn.sheets import sheet
 from cnn.spec import TrainingSpec
 from cnn.splits import train_val_split
 from cnn.transforms.draws import Draws
 
 ROWS = 10
 EPOCHS = 7
-MIN_CELL, MAX_CELL = 48, 128
-"""Sides in pixels: smaller images are enlarged by a whole factor, larger ones are made smaller."""
-GAP = 4
-LABEL_WIDTH = 110
-MAX_LABEL = 16
-FONT_SIZE = 12
-BACKGROUND = 255
 
 
 def contact_sheet(spec: TrainingSpec, data: Data, *, rows: int = ROWS, epochs: int = EPOCHS) -> bytes:
@@ -49,9 +41,7 @@ def contact_sheet(spec: TrainingSpec, data: Data, *, rows: int = ROWS, epochs: i
     originals = torch.from_numpy(images)
     columns = [originals, *_augmented(spec, originals, torch.from_numpy(labels), torch.from_numpy(shown), epochs)]
     names = [spec.dataset.info.labels[label] for label in labels]
-    file = io.BytesIO()
-    _draw(columns, names).save(file, format="PNG")
-    return file.getvalue()
+    return sheet([column.numpy() for column in columns], names, first_apart=True)
 
 
 def _of_all_classes(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -71,37 +61,6 @@ def _augmented(spec: TrainingSpec, images: Tensor, labels: Tensor, samples: Tens
         generator = derived_generator(torch.device("cpu"), seed, "contact_sheet", epoch)
         versions.append(augment(images, labels, Draws(generator, samples, epoch, seed))[0])
     return versions
-
-
-def _draw(columns: list[Tensor], names: list[str]) -> Image.Image:
-    height, width = columns[0].shape[2:]
-    factor = max(1, -(-MIN_CELL // max(height, width)))
-    scale = min(factor, MAX_CELL / max(height, width))
-    cell = max(1, round(width * scale)), max(1, round(height * scale))
-    size = (LABEL_WIDTH + len(columns) * (cell[0] + GAP) + GAP, len(names) * (cell[1] + GAP) + GAP)
-    sheet = Image.new("RGB", size, (BACKGROUND,) * 3)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
-    for row, name in enumerate(names):
-        top = GAP + row * (cell[1] + GAP)
-        pen.text((GAP, top + cell[1] // 2 - 6), _short(name), fill=(0, 0, 0), font=font)
-        for column, images in enumerate(columns):
-            # The original stands a little apart.
-            left = LABEL_WIDTH + column * (cell[0] + GAP) + (GAP if column else 0)
-            kind = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
-            sheet.paste(_picture(images[row]).resize(cell, kind), (left, top))
-    return sheet
-
-
-def _short(name: str) -> str:
-    """What fits beside the pictures."""
-    return name if len(name) <= MAX_LABEL else f"{name[: MAX_LABEL - 2]}.."
-
-
-def _picture(image: Tensor) -> Image.Image:
-    pixels = image.float().round().clamp(0, 255).to(torch.uint8)
-    if len(pixels) != 3:
-        return Image.fromarray(pixels[0].contiguous().numpy()).convert("RGB")
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def main() -> int:

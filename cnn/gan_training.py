@@ -39,6 +39,7 @@ class GanTraining:
         self._seed = spec.training.seed
         self._images = images
         self._labels = labels
+        self._class_names = info.labels
         self._later_steps = later_steps
         self._per_epoch = len(images) // gan.batch_size
         self.num_steps = gan.epochs * self._per_epoch
@@ -142,7 +143,8 @@ class GanTraining:
     def export(self, folder: Path) -> list[Artifact]:
         """Write the generator's weights and a sheet with ten of its images for each class of the training split."""
         weights = export_weights(folder, "generator.safetensors", self._adversaries.generator.state_dict(), self.step)
-        sheet = sample_sheet(self._adversaries, torch.unique(self._labels), self._randomness("gan_samples"))
+        classes, randomness = torch.unique(self._labels), self._randomness("gan_samples")
+        sheet = sample_sheet(self._adversaries, classes, self._class_names, randomness)
         return [weights, write(folder, "gan_samples.png", sheet, "image/png", self.step)]
 
     def tensors(self) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from cnn.evaluation import TOP
 from cnn.feature_space import FeatureSpace
 from cnn.feature_training import FeatureTraining
 from cnn.fine_tuning import take_over
@@ -22,57 +21,9 @@ from cnn.randomness import StepGenerator, attach_generator
 from cnn.regularizers import Regularizer
 from cnn.seeds import derive_seed
 from cnn.spec import TrainingSpec
+from cnn.totals import Totals
 
 NEAR_ZERO = 1e-3
-
-
-class Totals:
-    """Sums over the samples and steps of an epoch, kept on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), dtype=torch.float64, device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.in_top5 = torch.zeros((), dtype=torch.int64, device=device)
-        self.seen = torch.zeros((), dtype=torch.int64, device=device)
-        self.grad_norm = torch.zeros((), dtype=torch.float64, device=device)
-        self.steps = torch.zeros((), dtype=torch.int64, device=device)
-        self._has_top5 = False
-
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Of a minibatch; of targets that are probabilities, the label with the largest counts."""
-        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        self.loss += loss
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.seen += len(labels)
-        self._has_top5 = logits.shape[1] > TOP
-        if self._has_top5:
-            self.in_top5 += (logits.topk(TOP, dim=1).indices == labels[:, None]).sum()
-
-    def add_step(self, grad_norm: Tensor) -> None:
-        self.grad_norm += grad_norm
-        self.steps += 1
-
-    def means(self) -> dict[str, float]:
-        """Mean loss, accuracies and the mean norm of the whole gradient; waits for the device."""
-        seen = int(self.seen.item())
-        values = {"train_loss": self.loss.item() / seen, "train_accuracy": int(self.correct.item()) / seen}
-        if self._has_top5:
-            values["train_top5_accuracy"] = int(self.in_top5.item()) / seen
-        return values | {"grad_norm": self.grad_norm.item() / int(self.steps.item())}
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            "loss": self.loss,
-            "correct": self.correct,
-            "in_top5": self.in_top5,
-            "seen": self.seen,
-            "grad_norm": self.grad_norm,
-            "steps": self.steps,
-        }
-
-    def reset(self) -> None:
-        for total in self.tensors().values():
-            total.zero_()
 
 
 class Learner:

@@ -11,8 +11,8 @@ import torch
 
 from cnn.checkpoints import generations
 from cnn.events import Artifact, Event, Metrics, Result
-from cnn.learner import Totals
 from cnn.spec import TrainingSpec
+from cnn.totals import Totals
 from cnn.training import train
 from tests.cnn.plain import small_spec
 from tests.cnn.test_augmentation import MEMBERS

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn.contact_sheet import EPOCHS, GAP, LABEL_WIDTH, MIN_CELL, contact_sheet
+from cnn.contact_sheet import EPOCHS, contact_sheet
 from cnn.data import Data
+from cnn.sheets import GAP, LABEL_WIDTH, MIN_CELL
 from tests.cnn.plain import small_spec
 
 

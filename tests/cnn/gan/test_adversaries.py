@@ -12,6 +12,7 @@ from torch import Tensor
 from cnn.gan.adversaries import Adversaries, discriminator_loss, generator_loss
 from cnn.gan.mixture import Mixture
 from cnn.gan.sample_sheet import sample_sheet
+from cnn.sheets import GAP, LABEL_WIDTH, MIN_CELL
 
 CPU = torch.device("cpu")
 
@@ -106,11 +107,14 @@ def test_labels_are_distributed_like_those_of_the_training_split() -> None:
 
 
 def test_the_sheet_shows_ten_images_of_each_class() -> None:
-    adversaries = adversaries_of()
-    content = sample_sheet(adversaries, torch.tensor([0, 2]), seeded(3))
-    assert content == sample_sheet(adversaries, torch.tensor([0, 2]), seeded(3))
-    pixels = np.asarray(Image.open(BytesIO(content)))
-    assert pixels.shape == (22, 102)
+    adversaries, names = adversaries_of(), ["shirt", "coat", "bag"]
+    content = sample_sheet(adversaries, torch.tensor([0, 2]), names, seeded(3))
+    assert content == sample_sheet(adversaries, torch.tensor([0, 2]), names, seeded(3))
+    pixels = np.asarray(Image.open(BytesIO(content)).convert("L"))
+    step = MIN_CELL + GAP  # 8 pixels are enlarged to MIN_CELL
+    assert pixels.shape == (2 * step + GAP, LABEL_WIDTH + 10 * step + GAP)
     images = adversaries.images(torch.tensor([0, 2]).repeat_interleave(10), seeded(3))
-    assert (pixels[2:10, 2:10] == images[0, 0].numpy()).all()
-    assert (pixels[12:20, 92:100] == images[19, 0].numpy()).all()
+    first, last = pixels[GAP:, LABEL_WIDTH:], pixels[GAP + step :, LABEL_WIDTH + 9 * step :]
+    assert (first[3:MIN_CELL:6, 3:MIN_CELL:6] == images[0, 0].numpy()).all()
+    assert (last[3:MIN_CELL:6, 3:MIN_CELL:6] == images[19, 0].numpy()).all()
+    assert pixels[:step, :LABEL_WIDTH].min() == 0  # the label

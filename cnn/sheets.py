@@ -1,0 +1,59 @@
+"""Sheets of small pictures: rows with a label, columns of images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_CELL, MAX_CELL = 48, 128
+"""Sides in pixels: smaller images are enlarged by a whole factor, larger ones are made smaller."""
+GAP = 4
+LABEL_WIDTH = 110
+MAX_LABEL = 16
+FONT_SIZE = 12
+BACKGROUND = 255
+
+
+def sheet(columns: Sequence[NDArray[Any]], labels: Sequence[str], *, first_apart: bool = False) -> bytes:
+    """A PNG with a row for each label.
+
+    Args:
+        columns: for each, its images from top to bottom, (rows, C, H, W), values 0 to 255; of images with neither one
+            nor three channels the first is shown.
+        labels: what stands before the rows; long ones are cut.
+        first_apart: leave a wider gap behind the first column.
+    """
+    height, width = columns[0].shape[2:]
+    factor = max(1, -(-MIN_CELL // max(height, width)))
+    scale = min(factor, MAX_CELL / max(height, width))
+    cell = max(1, round(width * scale)), max(1, round(height * scale))
+    size = (LABEL_WIDTH + len(columns) * (cell[0] + GAP) + GAP, len(labels) * (cell[1] + GAP) + GAP)
+    canvas = Image.new("RGB", size, (BACKGROUND,) * 3)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    kind = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    for row, label in enumerate(labels):
+        top = GAP + row * (cell[1] + GAP)
+        pen.text((GAP, top + cell[1] // 2 - 6), _short(label), fill=(0, 0, 0), font=font)
+        for column, images in enumerate(columns):
+            left = LABEL_WIDTH + column * (cell[0] + GAP) + (GAP if column and first_apart else 0)
+            canvas.paste(_picture(images[row]).resize(cell, kind), (left, top))
+    file = io.BytesIO()
+    canvas.save(file, format="PNG")
+    return file.getvalue()
+
+
+def _short(label: str) -> str:
+    """What fits beside the pictures."""
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 2]}.."
+
+
+def _picture(image: NDArray[Any]) -> Image.Image:
+    pixels = np.rint(image).clip(0, 255).astype(np.uint8)
+    if len(pixels) != 3:
+        return Image.fromarray(pixels[0]).convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
