@@ -93,6 +93,17 @@ class MultiStep(_Schedule):
         return float(lr * self.gamma ** bisect_right(self.milestones, completed))
 
 
+class Exponential(_Schedule):
+    """Times `gamma` after every epoch, step by step: lr · γ^((k - 1) / S) in step k, with S steps in an epoch."""
+
+    type: Literal["exponential"] = "exponential"
+    gamma: Factor = 0.9
+    """γ: what one epoch leaves of the learning rate."""
+
+    def after_warmup(self, step: int, num_steps: int, steps_per_epoch: int, lr: float) -> float:
+        return float(lr * self.gamma ** ((step - 1) / steps_per_epoch))
+
+
 class Cosine(_Schedule):
     """Half a cosine from `lr` down to `eta_min`, step by step (Loshchilov & Hutter, ICLR 2017; without restarts).
 
@@ -202,5 +213,7 @@ class Plateau:
 
 Schedule = TypeAliasType(
     "Schedule",
-    Annotated[Constant | Step | MultiStep | Cosine | OneCycle | ReduceOnPlateau, Field(discriminator="type")],
+    Annotated[
+        Constant | Step | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau, Field(discriminator="type")
+    ],
 )

@@ -18,6 +18,7 @@ BY_HAND: dict[str, tuple[dict[str, Any], int, list[float]]] = {
     "constant": ({}, 2, [1, 1, 1, 1]),
     "step": ({"step_size": 2, "gamma": 0.5}, 2, [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]),
     "multi_step": ({"milestones": [1, 3], "gamma": 0.1}, 2, [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+    "exponential": ({"gamma": 0.25}, 2, [1, 0.5, 0.25, 0.125]),
     # cos of 0°, 60°, 120° in three steps: 1, 1/2, -1/2.
     "cosine": ({"eta_min": 0.2}, 3, [1, 0.8, 0.4]),
     "one_cycle": (
