@@ -10,7 +10,7 @@ SUITES := tests/cnn tests/worker tests/server tests/integration tests/test_*.py
 DATA_DIR := $(or $(EPOCHD_DATA_DIR),epochd-data)
 
 .NOTPARALLEL:
-.PHONY: demo test test-all lint bench install lock data services clean
+.PHONY: demo test test-all lint docs bench install lock data services clean
 
 # The server runs on a free port and is stopped with everything it started, however the recipe ends. Job control keeps a
 # Ctrl-C from it, so that demo.py can still cancel its job.
@@ -45,6 +45,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/python docs/techniques.py
 
 bench: .venv/installed data
 	$(BIN)/python benchmarks/throughput.py --data-dir $(DATA_DIR)

@@ -39,7 +39,7 @@ class _Optimizer(Spec):
 
 
 class SGD(_Optimizer):
-    """Stochastic gradient descent: W ← W - μ g (Robbins & Monro, 1951)."""
+    """Stochastic gradient descent: W ← W - μ g (Robbins & Monro, 1951). The lecture's "SDG" is a misprint of it."""
 
     type: Literal["sgd"] = "sgd"
     lr: LearningRate = 0.1
@@ -54,6 +54,7 @@ class SGD(_Optimizer):
 class Momentum(_Optimizer):
     """Classical momentum: V ← γV - μ g(W); W ← W + V (Polyak, 1964).
 
+    The lecture's sum of all past gradients, each with the power of γ of its age, says the same as W + V.
     The learning rate is inside the velocity V: what a step put there keeps the learning rate of that step. Torch's SGD
     multiplies the whole velocity by the current one, which is the same only while the learning rate is constant.
     """

@@ -68,7 +68,7 @@ class L2(_Regularizer):
 class L1(_Regularizer):
     """J + λ ‖W‖₁, λ times the sum of absolute values: the gradient gains λ sign(W), with sign(0) = 0.
 
-    It drives weights to zero.
+    It drives weights to zero. The lecture's ‖W‖₁ is meant entry by entry, not as the norm of an operator.
     """
 
     type: Literal["l1"] = "l1"
