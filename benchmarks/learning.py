@@ -48,7 +48,7 @@ def measure(spec: TrainingSpec, data: Data) -> dict[str, Any]:
     images, labels = torch.from_numpy(data.train_images[kept]), torch.from_numpy(data.train_labels[kept])
     score = evaluate(build_network(spec), weights, images, labels)
     result = next(event for event in events if isinstance(event, Result))
-    epochs = [event for event in events if isinstance(event, Metrics)]
+    epochs = [event for event in events if isinstance(event, Metrics) and "val_accuracy" in event.values]
     return {
         "test_accuracy": result.test_accuracy,
         "train_accuracy": score.accuracy,

@@ -50,13 +50,14 @@ MLP: Part = {
 }
 
 
-def with_dropout(model: Part, keep_prob: float) -> Part:
-    """The model with dropout behind the activation of every hidden dense layer."""
+def with_dropout(model: Part, keep_prob: float, conv_keep_prob: float = 1.0) -> Part:
+    """The model with dropout behind the activation of every hidden dense layer, and of every convolution."""
     layers: list[Part] = []
     for previous, layer in zip([{"type": ""}, *model["layers"]], model["layers"], strict=False):
         layers.append(layer)
-        if layer["type"] == "relu" and previous["type"] == "linear":
-            layers.append({"type": "dropout", "keep_prob": keep_prob})
+        if layer["type"] == "relu":
+            kept = keep_prob if previous["type"] == "linear" else conv_keep_prob
+            layers += [{"type": "dropout", "keep_prob": kept}] if kept < 1 else []
     return {**model, "layers": layers}
 
 
@@ -117,6 +118,9 @@ overfitting = {
         regularizers=[{"type": "max_norm", "max_value": 2.0, "layers": ["fc*"]}],
         **LAST,
     ),
+    "dropout + max-norm everywhere": spec(
+        with_dropout(CNN, 0.5, conv_keep_prob=0.75), num_train=1000, epochs=60, regularizers=[MAX_NORM], **LAST
+    ),
     "augmentation": spec(CNN, num_train=1000, epochs=60, augmentation=AUGMENTATION, **LAST),
     "early stopping": spec(CNN, num_train=1000, epochs=60, early_stopping={"patience": 5}),
 }
@@ -143,12 +147,12 @@ look_ahead = {
 }
 
 GRID = {
-    "sgd": (0.03, 0.1, 0.3),
-    "momentum": (0.003, 0.01, 0.03),
-    "nesterov": (0.003, 0.01, 0.03),
-    "adagrad": (0.003, 0.01, 0.03),
-    "rmsprop": (0.0003, 0.001, 0.003),
-    "adam": (0.0003, 0.001, 0.003),
+    "sgd": (0.03, 0.1, 0.3, 0.6),
+    "momentum": (0.003, 0.01, 0.03, 0.1),
+    "nesterov": (0.003, 0.01, 0.03, 0.1),
+    "adagrad": (0.003, 0.01, 0.03, 0.1),
+    "rmsprop": (0.0003, 0.001, 0.003, 0.01),
+    "adam": (0.0003, 0.001, 0.003, 0.01),
 }
 optimizers = {
     f"{name}, lr {lr:g}": spec(CNN, num_train=2000, epochs=6, optimizer={"type": name, "lr": lr}, **LAST)
