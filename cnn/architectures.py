@@ -6,6 +6,7 @@ lists are in `torchvision_models.py`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -41,7 +42,12 @@ class Architecture(Spec):
 
     def plan(self, info: DatasetInfo) -> Plan:
         """Its costs, layer by layer. Raises LayerDoesNotFit."""
-        return plan_graph(self.graph(info), info.shape)
+        return _plan(self, info)
+
+
+@lru_cache(maxsize=64)  # a spec is planned several times while it is checked
+def _plan(architecture: Architecture, info: DatasetInfo) -> Plan:
+    return plan_graph(architecture.graph(info), info.shape)
 
 
 class LayerList(Architecture):

@@ -7,7 +7,9 @@ pixels move; after the first transform that computes new values they are float32
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import groupby
+from operator import matmul
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -189,28 +191,25 @@ def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
     """One resampling for transforms with one fill: of whole pixels where all of them move whole pixels."""
     fill = next((fill for fill in map(_fill, group) if fill is not None), 0)
     moves = [transform for transform in group if isinstance(transform, PixelMove)]
+    projective = any(isinstance(transform, Perspective) for transform in group)
 
     def gather(images: Tensor, draws: Draws) -> Tensor:
-        from cnn.transforms.sampling import identity, move, resample
+        from cnn.transforms.sampling import followed_by, resample
 
         size = (images.shape[2], images.shape[3])
-        sampling = identity(len(images), *size, images.device)
-        for transform in moves:
-            sampling = move(sampling, transform.motion(draws, size))
-        return resample(images, sampling, fill)
+        motion = reduce(followed_by, (transform.motion(draws, size) for transform in moves))
+        return resample(images, motion, fill)
 
     def interpolate(images: Tensor, draws: Draws) -> Tensor:
-        import torch
-
         from cnn.transforms.warping import motion_matrix, warp
 
         size = (images.shape[2], images.shape[3])
-        matrix = torch.eye(3, device=images.device)
-        for transform in group:
-            if isinstance(transform, Warp):
-                matrix = matrix @ transform.matrix(draws, size)
-            else:
-                matrix = matrix @ motion_matrix(transform.motion(draws, size))
-        return warp(images, matrix, fill)
+        matrices = (
+            transform.matrix(draws, size)
+            if isinstance(transform, Warp)
+            else motion_matrix(transform.motion(draws, size))
+            for transform in group
+        )
+        return warp(images, reduce(matmul, matrices), fill, projective=projective)
 
     return gather if len(moves) == len(group) else interpolate

@@ -56,7 +56,8 @@ class Batches:
         Targets are labels (N,), or probabilities (N, num_classes) where augmentation mixes.
         """
         chosen = self._chosen(epoch, step)
-        images, labels = self._images[chosen], self._labels[chosen]
+        # Which copies whole images, unlike indexing.
+        images, labels = self._images.index_select(0, chosen), self._labels.index_select(0, chosen)
         if self.mixture:
             randomness = derived_generator(images.device, self._seed, "generated", epoch, step)
             images, labels = self.mixture.mix(images, labels, randomness)

@@ -103,5 +103,4 @@ class RandomErasing(Pixelwise):
         inside = boxes(top.long(), left.long(), high, wide, size) & draws.chance(self.p)[:, None, None, None]
         if self.value != "noise":
             return images.masked_fill(inside, self.value)
-        noise = draws.uniform(0, 256, *images.shape[1:]).floor().to(images.dtype)
-        return torch.where(inside, noise, images)
+        return torch.where(inside, draws.bytes(*images.shape[1:]), images)

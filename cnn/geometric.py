@@ -2,7 +2,7 @@
 
 Adjacent ones with the same fill act as one: as a gather of whole pixels when they all move whole pixels (uint8 stays
 uint8), else as one matrix and one bilinear resampling (float32 comes out, without rounding). What one of them pushes
-out of the picture, a later one of the same matrix can bring back: nothing is cut off in between.
+out of the picture, a later one can bring back: nothing is cut off in between.
 """
 
 from __future__ import annotations

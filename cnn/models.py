@@ -14,6 +14,7 @@ from cnn.datasets import DatasetInfo
 from cnn.layers import Layer, graph_of
 from cnn.plan import Node
 from cnn.torchvision_models import ConvNeXtTiny, EfficientNetB0, MobileNetV3, ResNet18, ResNet50
+from cnn.transform import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +44,13 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
     """The network of `spec`, freshly initialized: input normalization first, then each layer under its name.
 
     Takes images (N, C, H, W), uint8 or float in 0..255, and gives logits (N, classes). The keys of its state dict are
-    those of `model.safetensors`.
+    those of `model.safetensors`. Max-pooling comes before a monotone activation, unless the spec acts between layers.
     """
     from torch import nn
 
     from cnn.nn.initialization import initialize
     from cnn.nn.normalization import Raw
+    from cnn.nn.ordering import put_maxima_first
 
     info = spec.dataset.info
     normalization = spec.normalization.build(info.shape) if spec.normalization else Raw()
@@ -56,6 +58,8 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
     if spec.training.init != "default":
         for name in spec.plan().weight_layers:
             initialize(model.get_submodule(name), spec.training.init)
+    if not any(transform.stage is Stage.NETWORK for transform in spec.augmentation):
+        put_maxima_first(model)
     return nn.Sequential(OrderedDict([("normalization", normalization), *model.named_children()]))
 
 

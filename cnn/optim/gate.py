@@ -35,15 +35,23 @@ class FiniteGate:
 
     def shield(self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> None:
         """When the gate is closed, make the optimizer's next step leave the weights as they are."""
-        for gradient in gradients:
-            gradient.masked_fill_(self._closed, 0)
         # The fused optimizers of torch and those of this package skip the step where this is 1.
-        optimizer.found_inf = self._closed.float()  # type: ignore[attr-defined]
+        optimizer.found_inf = None if self._is_seen_open else self._closed.float()  # type: ignore[attr-defined]
+        if not self._is_seen_open:
+            for gradient in gradients:
+                gradient.masked_fill_(self._closed, 0)
 
     def keep(self, good: Sequence[Tensor], current: Sequence[Tensor]) -> None:
         """Copy `current` to `good`, unless the gate is closed."""
+        if not self._is_seen_open:
+            current = [torch.where(self._closed, target, source) for target, source in zip(good, current, strict=True)]
         for target, source in zip(good, current, strict=True):
-            target.copy_(torch.where(self._closed, target, source))
+            target.copy_(source)
+
+    @property
+    def _is_seen_open(self) -> bool:
+        """Whether the host can tell without waiting that there is nothing to keep away: on the CPU."""
+        return self._closed.device.type == "cpu" and not self._closed.item()
 
     def tripped(self) -> tuple[int, list[int]] | None:
         """The step that closed the gate and the parameters whose gradients were not finite. Waits for the device."""

@@ -36,12 +36,11 @@ class Lion(torch.optim.Optimizer):
             gradients = [weight.grad for weight in weights]
             momenta = [self.state[weight]["exp_avg"] for weight in weights]
             beta1, beta2 = group["betas"]
-            updates = torch._foreach_mul(momenta, beta1)
-            torch._foreach_add_(updates, gradients, alpha=1 - beta1)
-            torch._foreach_sign_(updates)
-            torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
+            signs = torch._foreach_lerp(momenta, gradients, 1 - beta1)
+            torch._foreach_sign_(signs)
+            if group["weight_decay"]:
+                torch._foreach_add_(signs, weights, alpha=group["weight_decay"])
             if self.found_inf is not None:
-                torch._foreach_mul_(updates, 1 - self.found_inf)
-            torch._foreach_add_(weights, updates, alpha=-group["lr"])
-            torch._foreach_mul_(momenta, beta2)
-            torch._foreach_add_(momenta, gradients, alpha=1 - beta2)
+                torch._foreach_mul_(signs, 1 - self.found_inf)
+            torch._foreach_add_(weights, signs, alpha=-group["lr"])
+            torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -23,7 +23,7 @@ class Momentum(torch.optim.Optimizer):
     """
 
     found_inf: Tensor | None = None
-    """Where it is 1 the weights stay, as in torch's fused optimizers; the gradients must then be zero."""
+    """Where it is 1 the step is left out, as in torch's fused optimizers."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -34,11 +34,20 @@ class Momentum(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
         for group in self.param_groups:
-            velocities = self._velocities(group["params"])
-            decay = group["momentum"] if self.found_inf is None else group["momentum"] * (1 - self.found_inf.double())
-            torch._foreach_mul_(velocities, decay)
-            torch._foreach_add_(velocities, [weight.grad for weight in group["params"]], alpha=-group["lr"])
-            torch._foreach_add_(group["params"], velocities)
+            # Torch's kernel, which goes through memory once: B <- momentum B + (1 - dampening) g; W <- W - lr B.
+            torch._fused_sgd_(
+                group["params"],
+                [weight.grad for weight in group["params"]],
+                self._velocities(group["params"]),
+                weight_decay=0.0,
+                momentum=group["momentum"],
+                lr=-1.0,
+                dampening=1 + group["lr"],
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+                found_inf=self.found_inf,
+            )
 
     def _velocities(self, parameters: Iterable[Tensor]) -> list[Tensor]:
         return [self.state[parameter]["velocity"] for parameter in parameters]
@@ -52,18 +61,18 @@ class Nesterov(Momentum):
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float) -> None:
         super().__init__(parameters, lr, momentum)
-        self._weights = [[torch.empty_like(weight) for weight in group["params"]] for group in self.param_groups]
+        self._ahead = [[torch.empty_like(weight) for weight in group["params"]] for group in self.param_groups]
 
     @contextmanager
     def lookahead(self) -> Iterator[None]:
-        """Parameters at W̃ inside; afterwards exactly W again."""
-        with torch.no_grad():
-            for group, weights in zip(self.param_groups, self._weights, strict=True):
-                torch._foreach_copy_(weights, group["params"])
-                torch._foreach_add_(group["params"], self._velocities(group["params"]), alpha=group["momentum"])
+        """Parameters at W̃ inside; afterwards exactly W again, whose memory lies aside meanwhile."""
+        parameters = [weight for group in self.param_groups for weight in group["params"]]
+        weights = [parameter.data for parameter in parameters]
+        for group, places in zip(self.param_groups, self._ahead, strict=True):
+            for weight, velocity, place in zip(group["params"], self._velocities(group["params"]), places, strict=True):
+                weight.data = torch.add(weight.data, velocity, alpha=group["momentum"], out=place)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for group, weights in zip(self.param_groups, self._weights, strict=True):
-                    torch._foreach_copy_(group["params"], weights)
+            for parameter, weight in zip(parameters, weights, strict=True):
+                parameter.data = weight

@@ -33,10 +33,10 @@ class NAdam(torch.optim.Optimizer):
                 state = self.state[parameter]
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-            # One count for the group, on the device: k, and the product of the μ so far.
+            # One count for the group, where the host can read it without waiting: k, and the product of the μ so far.
             first = self.state[group["params"][0]]
-            first["step"] = torch.zeros((), dtype=torch.float64, device=group["params"][0].device)
-            first["mu_product"] = torch.ones_like(first["step"])
+            first["step"] = torch.zeros((), dtype=torch.float64)
+            first["mu_product"] = torch.ones((), dtype=torch.float64)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
@@ -44,25 +44,34 @@ class NAdam(torch.optim.Optimizer):
             weights = group["params"]
             gradients = [weight.grad for weight in weights]
             momenta = [self.state[weight]["exp_avg"] for weight in weights]
-            squares = [self.state[weight]["exp_avg_sq"] for weight in weights]
             beta1, beta2 = group["betas"]
-            torch._foreach_mul_(momenta, beta1)
-            torch._foreach_add_(momenta, gradients, alpha=1 - beta1)
-            torch._foreach_mul_(squares, beta2)
-            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
-            of_momentum, of_gradient, of_square = self._factors(weights[0], beta1, beta2, group["momentum_decay"])
-            roots = torch._foreach_mul(squares, of_square)
-            torch._foreach_sqrt_(roots)
-            torch._foreach_add_(roots, group["eps"])
-            updates = torch._foreach_mul(momenta, of_momentum)
-            torch._foreach_add_(updates, torch._foreach_mul(gradients, of_gradient))
-            torch._foreach_addcdiv_(weights, updates, roots, value=-group["lr"])
+            k, of_momentum, of_gradient = self._factors(weights[0], beta1, group["momentum_decay"])
+            torch._foreach_lerp_(momenta, gradients, 1 - beta1)
+            # Adam's kernel from a copy of V whose own average makes of_momentum V + of_gradient g, up to a factor.
+            share, factor = of_momentum / (of_momentum + of_gradient), of_momentum + of_gradient
+            torch._fused_adam_(
+                weights,
+                gradients,
+                [momentum.clone() for momentum in momenta],
+                [self.state[weight]["exp_avg_sq"] for weight in weights],
+                [],
+                [torch.full((), k, device=weight.device) for weight in weights],
+                lr=group["lr"] * factor * (1 - share**k),
+                beta1=share,
+                beta2=beta2,
+                weight_decay=0.0,
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                found_inf=self.found_inf,
+            )
 
-    def _factors(self, first: Tensor, beta1: float, beta2: float, decay: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What V, g and G are multiplied by in this step; takes it into the counts."""
-        k, product = self.state[first]["step"], self.state[first]["mu_product"]
-        k += 1
+    def _factors(self, first: Tensor, beta1: float, decay: float) -> tuple[float, float, float]:
+        """k of this step, and what V and g are multiplied by in it."""
+        step, product = self.state[first]["step"], self.state[first]["mu_product"]
+        step += 1
+        k = step.item()
         mu, next_mu = (beta1 * (1 - 0.5 * 0.96 ** (number * decay)) for number in (k, k + 1))
         product *= mu
-        alive = 1 if self.found_inf is None else 1 - self.found_inf.double()
-        return alive * next_mu / (1 - product * next_mu), alive * (1 - mu) / (1 - product), 1 / (1 - beta2**k)
+        so_far = product.item()
+        return k, next_mu / (1 - so_far * next_mu), (1 - mu) / (1 - so_far)

@@ -18,6 +18,9 @@ class RMSProp(torch.optim.Optimizer):
         eps: ε.
     """
 
+    found_inf: Tensor | None = None
+    """Where it is 1 the step is left out, as in torch's fused optimizers."""
+
     def __init__(self, parameters: Iterable[Tensor], lr: float, alpha: float, eps: float) -> None:
         super().__init__(parameters, {"lr": lr, "alpha": alpha, "eps": eps})
         for group in self.param_groups:
@@ -28,9 +31,20 @@ class RMSProp(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
         for group in self.param_groups:
             gradients = [weight.grad for weight in group["params"]]
-            averages = [self.state[weight]["square_avg"] for weight in group["params"]]
-            torch._foreach_mul_(averages, group["alpha"])
-            torch._foreach_addcmul_(averages, gradients, gradients, value=1 - group["alpha"])
-            roots = torch._foreach_sqrt(averages)
-            torch._foreach_add_(roots, group["eps"])
-            torch._foreach_addcdiv_(group["params"], gradients, roots, value=-group["lr"])
+            # Adam whose first moment is the gradient (β₁ = 0) and whose bias is gone (k = ∞): one pass through memory.
+            torch._fused_adam_(
+                group["params"],
+                gradients,
+                gradients,
+                [self.state[weight]["square_avg"] for weight in group["params"]],
+                [],
+                [torch.full((), torch.inf, device=weight.device) for weight in group["params"]],
+                lr=group["lr"],
+                beta1=0.0,
+                beta2=group["alpha"],
+                weight_decay=0.0,
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+                found_inf=self.found_inf,
+            )

@@ -24,14 +24,13 @@ def grey(images: Tensor) -> Tensor:
     """Luma (N, 1, H, W); an image of one channel is its own."""
     if images.shape[1] == 1:
         return images.float()
-    weights = torch.tensor(LUMA, device=images.device)[:, None, None]
-    return (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = LUMA
+    return (images[:, :1] * red).add_(images[:, 1:2], alpha=green).add_(images[:, 2:], alpha=blue)
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """factor · image + (1 - factor) · other, clamped to 0..255."""
-    factor = _each(factor)
-    return (images * factor + other * (1 - factor)).clamp_(0, 255)
+    return torch.lerp(other, images.float(), _each(factor)).clamp_(0, 255)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:

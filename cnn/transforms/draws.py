@@ -37,6 +37,13 @@ class Draws:
         size = (len(self.samples), *more)
         return torch.rand(size, generator=self.generator, device=self.samples.device) * (high - low) + low
 
+    def bytes(self, *more: int) -> Tensor:
+        """Uniform in 0..255, (N, *more), uint8: eight from each number of the generator, which is what takes time."""
+        count = len(self.samples) * math.prod(more)
+        numbers = torch.empty(-(-count // 8), dtype=torch.int64, device=self.samples.device)
+        numbers.random_(-(2**63), None, generator=self.generator)
+        return numbers.view(torch.uint8)[:count].view(-1, *more)
+
     def log_uniform(self, low: float, high: float) -> Tensor:
         """exp(u) with u uniform in [log low, log high), (N,)."""
         return self.uniform(math.log(low), math.log(high)).exp()

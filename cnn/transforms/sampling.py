@@ -1,8 +1,4 @@
-"""Geometric transforms that move whole pixels, composed into one gather.
-
-Such a transform says for each pixel of the result from which row and column of the source it comes, per sample. Any
-number of them compose exactly, in order, before a single pixel is copied.
-"""
+"""Geometric transforms that move whole pixels: any number of them are one motion and one gather."""
 
 from __future__ import annotations
 
@@ -11,90 +7,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OUTSIDE = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Result pixel (i, j) of sample n is source pixel (rows[n, i], columns[n, j]); OUTSIDE where there is none.
-
-    `rows` is (N, height) and `columns` (N, width), both int64.
-    """
-
-    rows: Tensor
-    columns: Tensor
-
-
-def identity(num_images: int, height: int, width: int, device: torch.device) -> Sampling:
-    """Every pixel from where it is."""
-    rows = torch.arange(height, device=device).expand(num_images, height)
-    columns = torch.arange(width, device=device).expand(num_images, width)
-    return Sampling(rows, columns)
-
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What a whole-pixel transform does to sample n: a shift, then mirroring. All of shape (N,).
+    """What a whole-pixel transform does to sample n: a shift, then mirroring, along each of the two axes.
 
-    `down` and `right` are int64 pixels, `upside_down` and `mirrored` bool.
+    Both are (2, N), the vertical axis first: `shift` in pixels down and to the right, int64, and `mirror`, bool.
     """
 
-    down: Tensor
-    right: Tensor
-    upside_down: Tensor
-    mirrored: Tensor
+    shift: Tensor
+    mirror: Tensor
 
 
 def shifting(down: Tensor, right: Tensor) -> Motion:
     """A motion that mirrors nothing."""
-    no = torch.zeros_like(down, dtype=torch.bool)
-    return Motion(down, right, no, no)
+    shift = torch.stack([down, right])
+    return Motion(shift, torch.zeros_like(shift, dtype=torch.bool))
 
 
 def mirroring(upside_down: Tensor, mirrored: Tensor) -> Motion:
     """A motion that shifts nothing."""
-    zero = torch.zeros_like(mirrored, dtype=torch.int64)
-    return Motion(zero, zero, upside_down, mirrored)
+    mirror = torch.stack([upside_down, mirrored])
+    return Motion(torch.zeros_like(mirror, dtype=torch.int64), mirror)
 
 
-def move(sampling: Sampling, motion: Motion) -> Sampling:
-    """`sampling`, followed by `motion`."""
-    shifted = shift(sampling, motion.down, motion.right)
-    return flip_vertically(flip_horizontally(shifted, motion.mirrored), motion.upside_down)
+def followed_by(first: Motion, second: Motion) -> Motion:
+    """Both as one; what the first pushes out of the picture, the second can bring back.
+
+    To mirror and then to shift is to shift the other way and then to mirror.
+    """
+    turned = torch.where(first.mirror, -second.shift, second.shift)
+    return Motion(first.shift + turned, first.mirror ^ second.mirror)
 
 
-def shift(sampling: Sampling, down: Tensor, right: Tensor) -> Sampling:
-    """Move sample n by down[n] and right[n] pixels (N,), which may be negative; what enters is OUTSIDE."""
-    return Sampling(_shift(sampling.rows, down), _shift(sampling.columns, right))
-
-
-def _shift(source: Tensor, distance: Tensor) -> Tensor:
-    size = source.shape[1]
-    position = torch.arange(size, device=source.device) - distance[:, None]
-    inside = (position >= 0) & (position < size)
-    return source.gather(1, position.clamp(0, size - 1)).masked_fill(~inside, OUTSIDE)
-
-
-def flip_horizontally(sampling: Sampling, flip: Tensor) -> Sampling:
-    """Mirror the samples n where flip[n] is true, left to right."""
-    columns = torch.where(flip[:, None], sampling.columns.flip(1), sampling.columns)
-    return Sampling(sampling.rows, columns)
-
-
-def flip_vertically(sampling: Sampling, flip: Tensor) -> Sampling:
-    """Mirror the samples n where flip[n] is true, top to bottom."""
-    rows = torch.where(flip[:, None], sampling.rows.flip(1), sampling.rows)
-    return Sampling(rows, sampling.columns)
-
-
-def resample(images: Tensor, sampling: Sampling, fill: int = 0) -> Tensor:
-    """The images (N, C, H, W) with their pixels moved; `fill` stands where a pixel comes from OUTSIDE."""
+def resample(images: Tensor, motion: Motion, fill: int = 0) -> Tensor:
+    """The images (N, C, H, W) with their pixels moved; `fill` stands where a pixel comes from outside."""
     num_images, channels, height, width = images.shape
-    # One more row and column behind the image hold the fill: that is where OUTSIDE, modulo the larger size, points.
-    source = torch.nn.functional.pad(images, (0, 1, 0, 1), value=fill)
-    first = torch.arange(num_images * channels, device=images.device) * (height + 1)
-    rows = first.reshape(num_images, channels, 1) + sampling.rows.remainder(height + 1)[:, None]
+    source = torch.nn.functional.pad(images, (1, 1, 1, 1), value=fill)
+    first = torch.arange(num_images * channels, device=images.device) * (height + 2)
+    rows = first.reshape(num_images, channels, 1) + _sources(motion.shift[0], motion.mirror[0], height)[:, None]
     # Whole rows are copied first, which is much faster than pixels one by one.
-    lines = source.reshape(-1, width + 1).index_select(0, rows.flatten()).reshape(num_images, channels, -1, width + 1)
-    columns = sampling.columns.remainder(width + 1)[:, None, None]
-    return lines.gather(3, columns.expand(-1, channels, rows.shape[2], -1))
+    lines = source.reshape(-1, width + 2).index_select(0, rows.flatten()).reshape(num_images, channels, height, -1)
+    columns = _sources(motion.shift[1], motion.mirror[1], width)[:, None, None]
+    return lines.gather(3, columns.expand(-1, channels, height, -1))
+
+
+def _sources(shift: Tensor, mirror: Tensor, size: int) -> Tensor:
+    """Where the pixels along an axis come from, (N, size), in a picture with one more pixel at either end."""
+    position = torch.arange(1, size + 1, device=shift.device)
+    position = torch.where(mirror[:, None], size + 1 - position, position)
+    return position.sub_(shift[:, None]).clamp_(0, size + 1)

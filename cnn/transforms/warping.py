@@ -73,25 +73,34 @@ def perspective(moved: Tensor, size: tuple[int, int]) -> Tensor:
 
 def motion_matrix(motion: Motion) -> Tensor:
     """The matrix of a whole-pixel transform."""
-    x, y = 1 - 2 * motion.mirrored.float(), 1 - 2 * motion.upside_down.float()
-    return translation(motion.right.float(), motion.down.float()) @ scaling(x, y)
+    down, right = motion.shift.float()
+    y, x = 1 - 2 * motion.mirror.float()
+    return translation(right, down) @ scaling(x, y)
 
 
-def warp(images: Tensor, matrices: Tensor, fill: float = 0) -> Tensor:
+def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool = False) -> Tensor:
     """The images (N, C, H, W), as float32, resampled bilinearly by matrices (N, 3, 3).
 
     Outside the source everything has the value `fill`. There is no low-pass filter before an image is made smaller.
+    Where a matrix may have another last row than (0, 0, 1), say so with `projective`.
     """
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     # Coordinates of torch's grids reach from -1 to 1 between the outer edges of the image.
-    rescale = torch.tensor([2 / width, 2 / height, 1], device=images.device)
-    m = (matrices * rescale[:, None])[:, :, :, None, None]
-    x, y, scale = (m[:, row, 0] * x + m[:, row, 1] * y[:, None] + m[:, row, 2] for row in range(3))
-    grid = torch.stack([x / scale, y / scale], dim=3)
-    # A point behind the horizon of a homography is nowhere in the source.
-    grid = grid.masked_fill((scale <= 0)[..., None], 3.0)
+    matrices = matrices * torch.tensor([[2 / width], [2 / height], [1]], device=images.device)
+
+    def product(rows: slice) -> Tensor:
+        """These rows of the matrices times (x, y, 1) of every pixel, (N, rows, H, W): one addition a pixel."""
+        of_x, of_y, constant = matrices[:, rows, :, None].unbind(2)
+        return (of_y * y + constant)[..., None] + (of_x * x)[:, :, None]
+
+    grid = product(slice(0, 2))
+    if projective:
+        scale = product(slice(2, 3))
+        # A point behind the horizon of a homography is nowhere in the source.
+        grid = grid.div_(scale).masked_fill_(scale <= 0, 3.0)
+    grid = grid.permute(0, 2, 3, 1)
     source = images.float() - fill if fill else images.float()
     result = torch.nn.functional.grid_sample(source, grid, padding_mode="zeros", align_corners=False)
     return result + fill if fill else result

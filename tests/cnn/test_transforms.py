@@ -114,7 +114,7 @@ def test_perspectives_are_torchvisions() -> None:
     start = [[0, 0], [16, 0], [16, 12], [0, 12]]
     ends = [start, [[2, 1], [15, 3], [13, 11], [1, 9]], [[5, 4], [14, 0], [16, 12], [3, 11]]]
     moved = torch.tensor(ends, dtype=torch.float32) - torch.tensor([8.0, 6.0])
-    result = warping.warp(images()[:3], warping.perspective(moved, (12, 16)))
+    result = warping.warp(images()[:3], warping.perspective(moved, (12, 16)), projective=True)
     for index, end in enumerate(ends):
         close(result[index], V.perspective(images()[index], start, end, BILINEAR, fill=None), 0.05)
 

@@ -1,0 +1,175 @@
+"""Images per second of each augmentation, beside torchvision's v2 (image by image) and kornia's (by the batch).
+
+python benchmarks/augmentation.py [--threads N] [--rounds 10] [--only NAME ...]
+
+Every image gets parameters of its own: v2 draws them once a call, so that it is called image by image. kornia is left
+out, which the table says, where it is not installed (`pip install kornia`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import os
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from alternation import Rates, alternate, table, write
+from pydantic import TypeAdapter
+from torch import Tensor
+from torchvision.transforms import v2
+
+from cnn.augmentation import Augmentation, build_augmentation
+from cnn.transforms.draws import Draws
+
+SHAPES = {(1, 28, 28): 128, (3, 32, 32): 128, (3, 224, 224): 32}
+"""Batch size of each shape of images."""
+HAS_KORNIA = importlib.util.find_spec("kornia") is not None
+SIZE = 0
+"""Stands for the side of the images in the arguments of v2 and kornia."""
+
+OURS: dict[str, list[dict[str, Any]]] = {
+    "crop": [{"type": "random_crop", "padding": 2}],
+    "flip": [{"type": "horizontal_flip"}],
+    "crop + flip": [{"type": "random_crop", "padding": 2}, {"type": "horizontal_flip"}],
+    "affine": [
+        {"type": "rotate", "degrees": 15},
+        {"type": "zoom", "min_factor": 0.9, "max_factor": 1.1},
+        {"type": "translate", "max_shift": 0.1},
+    ],
+    "resized crop": [{"type": "random_resized_crop", "min_area": 0.5}],
+    "perspective": [{"type": "perspective", "distortion_scale": 0.3, "p": 0.5}],
+    "brightness + contrast": [{"type": "color_jitter", "brightness": 0.2, "contrast": 0.2}],
+    "colour jitter": [{"type": "color_jitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05}],
+    "grayscale": [{"type": "grayscale", "p": 0.1}],
+    "blur": [{"type": "gaussian_blur", "max_sigma": 1, "p": 1}],
+    "erasing": [{"type": "random_erasing", "value": 0}],
+    "erasing by noise": [{"type": "random_erasing", "value": "noise"}],
+}
+NEEDS_COLOUR = ("colour jitter", "grayscale")
+
+V2: dict[str, Callable[[int], list[Any]]] = {
+    "crop": lambda size: [v2.RandomCrop(size, padding=2)],
+    "flip": lambda size: [v2.RandomHorizontalFlip()],
+    "crop + flip": lambda size: [v2.RandomCrop(size, padding=2), v2.RandomHorizontalFlip()],
+    "affine": lambda size: [v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)],
+    "resized crop": lambda size: [v2.RandomResizedCrop(size, scale=(0.5, 1), antialias=False)],
+    "perspective": lambda size: [v2.RandomPerspective(0.3, 0.5)],
+    "brightness + contrast": lambda size: [v2.ColorJitter(0.2, 0.2)],
+    "colour jitter": lambda size: [v2.ColorJitter(0.2, 0.2, 0.2, 0.05)],
+    "grayscale": lambda size: [v2.RandomGrayscale(0.1)],
+    "blur": lambda size: [v2.GaussianBlur(7, (0.01, 1))],
+    "erasing": lambda size: [v2.RandomErasing(0.5)],
+    "erasing by noise": lambda size: [v2.RandomErasing(0.5, value="random")],
+}
+
+KORNIA: dict[str, tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]] = {
+    "crop": (("RandomCrop", ((SIZE, SIZE),), {"padding": 2}),),
+    "flip": (("RandomHorizontalFlip", (), {}),),
+    "crop + flip": (("RandomCrop", ((SIZE, SIZE),), {"padding": 2}), ("RandomHorizontalFlip", (), {})),
+    "affine": (("RandomAffine", (15, (0.1, 0.1), (0.9, 1.1)), {"p": 1}),),
+    "resized crop": (("RandomResizedCrop", ((SIZE, SIZE), (0.5, 1)), {"p": 1}),),
+    "perspective": (("RandomPerspective", (0.3,), {"p": 0.5}),),
+    "brightness + contrast": (("ColorJitter", (0.2, 0.2), {"p": 1}),),
+    "colour jitter": (("ColorJitter", (0.2, 0.2, 0.2, 0.05), {"p": 1}),),
+    "grayscale": (("RandomGrayscale", (), {"p": 0.1}),),
+    "blur": (("RandomGaussianBlur", ((7, 7), (0.01, 1)), {"p": 1}),),
+    "erasing": (("RandomErasing", (), {"p": 0.5}),),
+}
+"""Name, arguments and keyword arguments of each class."""
+
+
+def ours(name: str, images: Tensor) -> Callable[[], int]:
+    members = [TypeAdapter(Augmentation).validate_python(content) for content in OURS[name]]
+    augment = build_augmentation(members, num_classes=10)
+    labels, samples = torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images))
+    generator = torch.Generator()
+
+    def work() -> int:
+        augment(images, labels, Draws(generator, samples, epoch=1, seed=0))
+        return len(images)
+
+    return work
+
+
+def torchvision(name: str, images: Tensor) -> Callable[[], int]:
+    transform = v2.Compose(V2[name](images.shape[-1]))
+
+    def work() -> int:
+        torch.stack([transform(image) for image in images])
+        return len(images)
+
+    return work
+
+
+def kornia(name: str, images: Tensor) -> Callable[[], int]:
+    import kornia.augmentation
+
+    def resolved(value: Any) -> Any:
+        return (images.shape[-1], images.shape[-1]) if value == (SIZE, SIZE) else value
+
+    chain = torch.nn.Sequential(
+        *(getattr(kornia.augmentation, cls)(*map(resolved, args), **fields) for cls, args, fields in KORNIA[name])
+    )
+
+    def work() -> int:
+        chain(images.float() / 255)  # kornia works on floats: the conversion is part of it
+        return len(images)
+
+    return work
+
+
+def measured(name: str, images: Tensor, rounds: int, seconds: float) -> Rates:
+    variants = {"epochd": ours(name, images), "v2": torchvision(name, images)}
+    if HAS_KORNIA and name in KORNIA:
+        variants["kornia"] = kornia(name, images)
+    return alternate(variants, rounds=rounds, seconds=seconds)
+
+
+def row(name: str, rates: Rates) -> list[str]:
+    cells = [name]
+    for peer in ("epochd", "v2", "kornia"):
+        cells.append(f"{rates.median(peer):,.0f}" if peer in rates.per_second else "–")
+    for peer in ("v2", "kornia"):
+        cells.append(f"{rates.ratio('epochd', peer)[0]:.1f}" if peer in rates.per_second else "–")
+    return [*cells, rates.share("epochd")]
+
+
+def means(all_rates: list[Rates]) -> str:
+    """Geometric means of the ratios to each peer."""
+    parts = []
+    for peer in ("v2", "kornia"):
+        logs = [math.log(rates.ratio("epochd", peer)[0]) for rates in all_rates if peer in rates.per_second]
+        if logs:
+            parts.append(f"{math.exp(statistics.mean(logs)):.1f} times {peer}")
+    return f"Geometric mean: {', '.join(parts)}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--only", nargs="+", choices=OURS, default=list(OURS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    tables, notes = [], ["Images per second, uint8 in; ratios are medians over the rounds."]
+    for shape, batch in SHAPES.items():
+        images = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8)
+        names = [name for name in arguments.only if shape[0] == 3 or name not in NEEDS_COLOUR]
+        rates = {name: measured(name, images, arguments.rounds, arguments.seconds) for name in names}
+        header = ["", "epochd", "v2", "kornia", "epochd / v2", "epochd / kornia", "clean"]
+        body = table(header, [row(name, rate) for name, rate in rates.items()])
+        title = f"## {' × '.join(map(str, shape))}, batch {batch}"
+        tables.append("\n\n".join([title, body, means(list(rates.values()))]))
+        notes += [f"{name}: {rate.warning}" for name, rate in rates.items() if rate.warning]
+    if not HAS_KORNIA:
+        notes.append("kornia is not installed.")
+    write("augmentation", "Augmentation", tables, notes)
+
+
+if __name__ == "__main__":
+    main()
