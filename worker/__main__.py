@@ -7,27 +7,32 @@ import sys
 
 from celery import signals
 
+from worker import log_format
+from worker.datasets.upkeep import Upkeep
 from worker.devices import CapacityError, find_capacity
 from worker.queue import make_celery
 from worker.reconcile import Reconciler
 from worker.settings import Settings
+from worker.starters import make_starter
 from worker.store.database import Database, DatabaseUnavailable
 from worker.tasks import Worker, register_task
 
-TRAINER = (sys.executable, "-m", "worker.trainer")
-BLOCKING_SOCKET_SECONDS = 15.0
+BLOCKING_SOCKET_SECONDS = 4.0
+"""A living broker answers within a second, also when no bell comes. For one that does not, the worker's stop waits."""
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
     settings = Settings()
+    log_format.configure(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     try:
         capacity = find_capacity(settings)
         database = Database(settings.resolved_database_url())
         database.migrate()
-        worker = Worker(database, settings, capacity, command=TRAINER)
+        starter = make_starter(settings, capacity.threads)
+        worker = Worker(database, settings, capacity, starter)
         worker.start()
     except (CapacityError, DatabaseUnavailable) as error:
         sys.stderr.write(f"the worker cannot start: {error}\n")
@@ -36,18 +41,27 @@ def main() -> int:
     register_task(app, worker)
     reconciler = Reconciler(database, make_celery(settings), settings)
     reconciler.start()
+    upkeep = Upkeep(database, settings)
+    upkeep.start()
 
     def drain(**_: object) -> None:
         worker.draining.set()
 
     # Sent from the signal handler, before Celery waits for its tasks.
     signals.worker_shutting_down.connect(drain)
+    signals.setup_logging.connect(_leave_logging)
     try:
         app.worker_main(_arguments(worker.id, capacity.slots))
     finally:
+        upkeep.stop()
         worker.stop()
+        starter.close()
         reconciler.stop()
     return 0
+
+
+def _leave_logging(**_: object) -> None:
+    """Celery configures the logging itself where nobody answers this signal."""
 
 
 def _arguments(worker_id: str, slots: int) -> list[str]:

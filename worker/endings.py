@@ -8,7 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from worker.jobs import Blame, ErrorCode, JobError
+from worker.memory import Shortage
 from worker.store.attempts import Exit
+
+DISK_FULL = "disk_full"
+"""Code of a trainer's error that is none of the job's."""
 
 
 class Stop(StrEnum):
@@ -18,6 +22,8 @@ class Stop(StrEnum):
     """The user wants no more of it."""
     PAUSE = "pause"
     """The user wants it to go on later."""
+    LIMIT = "limit"
+    """The job has run for as long as its limits allow."""
     DRAIN = "drain"
     """The worker stops, the job goes on elsewhere."""
 
@@ -58,27 +64,56 @@ class Paused:
     """It ended because the user wants it to go on later."""
 
 
-Ending = Succeeded | Failed | Crashed | Cancelled | Drained | Paused
+@dataclass(frozen=True)
+class DiskFull:
+    """It ended because the disk is full: nobody's fault, and it can go on when there is room."""
 
 
-def classify(exit: Exit, last: dict[str, Any], stop: Stop | None, log_tail: tuple[str, ...]) -> Ending:
+Ending = Succeeded | Failed | Crashed | Cancelled | Drained | Paused | DiskFull
+
+
+def classify(
+    exit: Exit,
+    last: dict[str, Any],
+    stop: Stop | None,
+    log_tail: tuple[str, ...],
+    shortage: Shortage | None = None,
+) -> Ending:
     """The meaning of an exit.
 
     Args:
         last: the trainer's last message of type result, error or stopped; empty without one.
         stop: what the supervisor had asked for.
+        shortage: of memory, when the kernel has killed for lack of it meanwhile.
     """
     if last.get("type") == "result" and exit.exit_code == 0:
         return Succeeded(last)
     if stop == Stop.CANCEL:
         return Cancelled()
+    if last.get("code") == DISK_FULL:
+        return DiskFull()
     if last.get("type") == "error":
         return Failed(_reported(last, log_tail))
+    if stop == Stop.LIMIT:
+        return Failed(_out_of_time(log_tail))
     if stop == Stop.PAUSE:
         return Paused()
     if stop == Stop.DRAIN:
         return Drained()
+    if shortage is not None and exit.signal == signal.SIGKILL:
+        return Crashed(_killed_for_memory(shortage, log_tail))
     return Crashed(_crash(exit, log_tail))
+
+
+def _out_of_time(log_tail: tuple[str, ...]) -> JobError:
+    return JobError(
+        code=ErrorCode.MAX_RUNTIME_EXCEEDED,
+        message="the job has run for as long as its limits.max_runtime_seconds allows",
+        blame=Blame.USER,
+        retryable=True,
+        hint="a retry continues from its newest checkpoint, and may run as long again",
+        log_tail=log_tail,
+    )
 
 
 def _reported(message: dict[str, Any], log_tail: tuple[str, ...]) -> JobError:
@@ -92,22 +127,25 @@ def _reported(message: dict[str, Any], log_tail: tuple[str, ...]) -> JobError:
     )
 
 
-def _crash(exit: Exit, log_tail: tuple[str, ...]) -> JobError:
-    if exit.signal is None:
-        return JobError(
-            code=ErrorCode.TRAINER_CRASHED,
-            message=f"the trainer ended with exit code {exit.exit_code} without a result or an error",
-            blame=Blame.PLATFORM,
-            retryable=True,
-            hint="the last lines of its log say more",
-            log_tail=log_tail,
-        )
-    name = signal.Signals(exit.signal).name
+def _killed_for_memory(shortage: Shortage, log_tail: tuple[str, ...]) -> JobError:
     return JobError(
-        code=ErrorCode.KILLED_BY_SIGNAL,
-        message=f"the trainer was killed by signal {exit.signal} ({name})",
-        blame=Blame.PLATFORM,
+        code=ErrorCode.OUT_OF_MEMORY,
+        message=f"the kernel killed the trainer for lack of memory; {shortage.predicted}",
+        blame=Blame.CAPACITY,
         retryable=True,
-        hint="the kernel kills processes when memory runs out" if exit.signal == signal.SIGKILL else None,
+        pointer="/training/batch_size",
+        hint=shortage.hint,
         log_tail=log_tail,
     )
+
+
+def _crash(exit: Exit, log_tail: tuple[str, ...]) -> JobError:
+    code, hint = ErrorCode.TRAINER_CRASHED, "the last lines of its log say more"
+    if exit.signal is not None:
+        code = ErrorCode.KILLED_BY_SIGNAL
+        message = f"the trainer was killed by signal {exit.signal} ({signal.Signals(exit.signal).name})"
+    elif exit.exit_code is not None:
+        message = f"the trainer ended with exit code {exit.exit_code} without a result or an error"
+    else:
+        message = "the trainer was lost together with the launcher that had started it"
+    return JobError(code=code, message=message, blame=Blame.PLATFORM, retryable=True, hint=hint, log_tail=log_tail)

@@ -13,7 +13,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,26 +21,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from worker.logs import open_log
+from worker.starters import Descriptors, Starter
 from worker.store.attempts import Exit
 
 logger = logging.getLogger(__name__)
 
 PING_SECONDS = 2.0
 POLL_SECONDS = 0.25
-EVENT_DESCRIPTOR = 3
+ENDING_SECONDS = 0.01
+"""The same when the trainer has closed its pipe, as it does when it ends."""
 
 Message = dict[str, Any]
 
 
 class TrainerProcess:
-    """Starts `command`, sends it `request` as its first line, and leaves nothing of its group behind.
+    """Starts a trainer, sends it `request` as its first line, and leaves nothing of its group behind.
 
     The trainer's descriptors: 0 requests and pings, 1 and 2 the log, 3 its messages, one JSON object per line.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        starter: Starter,
         *,
         environment: Mapping[str, str],
         log: Path,
@@ -56,20 +58,7 @@ class TrainerProcess:
         stdin, self._stdin = os.pipe()
         self._events, events = os.pipe()
         try:
-            self.pid = os.posix_spawn(
-                command[0],
-                list(command),
-                dict(environment),
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, stdin, 0),
-                    (os.POSIX_SPAWN_DUP2, log_descriptor, 1),
-                    (os.POSIX_SPAWN_DUP2, log_descriptor, 2),
-                    (os.POSIX_SPAWN_DUP2, events, EVENT_DESCRIPTOR),
-                ],
-                setsid=True,
-                setsigmask=[],
-                setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM],
-            )
+            self._trainer = starter.start(environment, Descriptors(stdin, log_descriptor, events))
         except OSError:
             os.close(self._stdin)
             os.close(self._events)
@@ -77,6 +66,7 @@ class TrainerProcess:
         finally:
             for descriptor in (stdin, log_descriptor, events):
                 os.close(descriptor)
+        self.pid = self._trainer.pid
         os.set_blocking(self._events, False)
         os.set_blocking(self._stdin, False)
         self._thread = threading.Thread(
@@ -116,7 +106,8 @@ class TrainerProcess:
             selector.register(self._events, selectors.EVENT_READ)
             selector.register(self._stdin, selectors.EVENT_WRITE)
             while not self._reap():
-                for key, _ in selector.select(POLL_SECONDS):
+                is_open = self._events in selector.get_map()
+                for key, _ in selector.select(POLL_SECONDS if is_open else ENDING_SECONDS):
                     pending = self._read(incoming) if key.fd == self._events else self._write(outgoing)
                     if not pending:
                         selector.unregister(key.fd)
@@ -155,13 +146,13 @@ class TrainerProcess:
 
     def _reap(self) -> bool:
         with self._lock:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid == 0:
+            exit = self._trainer.poll()
+            if exit is None:
                 return False
             self._reaped = True
+            self.exit = exit
             # What the trainer started and left behind is still in its group.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(status)
-        self.exit = Exit(exit_code=code) if code >= 0 else Exit(signal=-code)
+            self._trainer.release()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
@@ -13,19 +14,23 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from worker.artifacts import BlobStore, attempt_folder, newest_checkpoint
-from worker.endings import Cancelled, Crashed, Drained, Ending, Failed, Paused, Stop, Succeeded, classify
+from cnn.spec import TrainingSpec
+from worker.artifacts import BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
+from worker.disk import is_disk_full, remove_unfinished
+from worker.endings import Cancelled, Crashed, DiskFull, Drained, Ending, Failed, Paused, Stop, Succeeded, classify
 from worker.jobs import WEIGHTS, Intent, Job, JobResult, JobStatus
 from worker.logs import log_path, tail
+from worker.memory import Shortage, machine_bytes, num_oom_kills, shortage
 from worker.process import Message, TrainerProcess
 from worker.recording import Recorder
 from worker.settings import Settings, trainer_environment
+from worker.starters import Starter
 from worker.store import artifacts, attempts, metrics, retries
 from worker.store.database import Database, DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
 
-LOOP_SECONDS = 0.5
+LOOP_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -34,7 +39,7 @@ class Supervisor:
     """One attempt at a job that this process has claimed.
 
     Args:
-        command: how a trainer is started.
+        starter: starts the trainer.
         gpu: the GPU of the slot; ignored when the job trains on the CPU.
         draining: set when the worker must stop soon.
     """
@@ -45,31 +50,47 @@ class Supervisor:
         settings: Settings,
         job: Job,
         *,
-        command: Sequence[str],
+        starter: Starter,
         gpu: str | None,
         draining: threading.Event,
     ) -> None:
         self._database = database
         self._settings = settings
         self._job = job
-        self._command = command
+        self._starter = starter
         self._gpu = gpu if job.device == "cuda" else None
         self._draining = draining
         self._recorder = Recorder(job)
+        self._folder = attempt_folder(settings.data_dir.absolute(), job.id, job.attempt)
+        self._oom_kills = num_oom_kills()
         self._next_heartbeat = 0.0
         self._wish = attempts.Wish(intent=None)
         self._stop: Stop | None = None
         self._kill_at = math.inf
+        left = math.inf if job.max_runtime_seconds is None else job.max_runtime_seconds - job.runtime_seconds
+        self._limit_at = time.monotonic() + left
 
     def run(self) -> None:
-        """From the start of the trainer to the recorded end of the attempt.
+        """From the start of the trainer to the recorded end of the attempt. A full disk pauses the job.
 
         Raises:
             Fenced: the job was taken back; its trainer is gone, and nothing more was written.
             DatabaseUnavailable: the worker must stop while the database is away.
         """
+        try:
+            self._run()
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            logger.warning("job %s waits for room on the disk: %s", self._job.id, error)
+            remove_unfinished(self._folder)
+            self._persist(lambda c: attempts.pause_for_disk(c, self._job.id, self._job.token))
+
+    def _run(self) -> None:
         job = self._job
-        step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id, job.first_attempt) or (0, None)
+        self._folder.create()
+        carry_over(self._settings.data_dir, job.id, job.attempt, job.first_attempt)
+        step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id, job.attempt) or (0, None)
         self._persist(lambda c: metrics.resume(c, job.id, job.token, step=step))
         with self._start(checkpoint, self._persist(self._initial_weights)) as trainer:
             while not trainer.wait(LOOP_SECONDS):
@@ -77,8 +98,14 @@ class Supervisor:
                 self._forward(trainer)
         self._receive(trainer)
         log_tail = tail(log_path(self._settings.data_dir, job.id))
-        ending = classify(trainer.exit, self._recorder.last, self._stop, log_tail)
+        ending = classify(trainer.exit, self._recorder.last, self._stop, log_tail, self._shortage())
         self._finish(ending, trainer.exit)
+
+    def _shortage(self) -> Shortage | None:
+        """What memory the job lacks, if the kernel has killed for lack of it since the attempt began."""
+        if num_oom_kills() == self._oom_kills:
+            return None
+        return shortage(TrainingSpec.model_validate_json(json.dumps(self._job.spec)), machine_bytes())
 
     def _initial_weights(self, c: Connection) -> Path | None:
         """The weights of the job that `training.init_from` names; None without one, or when it was deleted since."""
@@ -88,11 +115,10 @@ class Supervisor:
 
     def _start(self, checkpoint: Path | None, initial: Path | None) -> TrainerProcess:
         job, data_dir = self._job, self._settings.data_dir.absolute()
-        folder = attempt_folder(data_dir, job.id, job.attempt)
-        folder.create()
+        folder = self._folder
         threads = job.threads or 1
         return TrainerProcess(
-            self._command,
+            self._starter,
             environment=trainer_environment(threads=threads, gpu=self._gpu),
             log=log_path(data_dir, job.id),
             attempt=job.attempt,
@@ -146,6 +172,8 @@ class Supervisor:
             self._ask(trainer, Stop.CANCEL, self._settings.cancel_grace_seconds)
         elif self._wish.intent == Intent.PAUSE and self._stop not in (Stop.CANCEL, Stop.PAUSE):
             self._ask(trainer, Stop.PAUSE, self._settings.cancel_grace_seconds)
+        elif time.monotonic() >= self._limit_at and self._stop is None:
+            self._ask(trainer, Stop.LIMIT, self._settings.cancel_grace_seconds)
         elif self._draining.is_set() and self._stop is None:
             self._ask(trainer, Stop.DRAIN, self._settings.drain_grace_seconds)
         if time.monotonic() >= self._kill_at:
@@ -158,10 +186,14 @@ class Supervisor:
         trainer.terminate()
 
     def _finish(self, ending: Ending, exit: attempts.Exit) -> None:
+        if isinstance(ending, DiskFull):
+            remove_unfinished(self._folder)
         blobs = BlobStore(self._settings.data_dir)
         with blobs.adding():
-            files = [] if isinstance(ending, Crashed | Drained | Paused) else self._store_files(blobs)
+            files = [] if isinstance(ending, Crashed | Drained | Paused | DiskFull) else self._store_files(blobs)
             job = self._persist(lambda c: self._end(c, ending, files, exit))
+        if isinstance(ending, Succeeded):  # all others may go on
+            remove_attempts(self._settings.data_dir, job.id)
         logger.info("job %s, attempt %d: %s", job.id, job.attempt, job.status)
 
     def _store_files(self, blobs: BlobStore) -> list[artifacts.NewArtifact]:
@@ -189,6 +221,8 @@ class Supervisor:
                 return attempts.finish(c, *held, JobStatus.CANCELLED, reason="cancelled", exit=exit)
             case Paused():
                 return attempts.requeue(c, *held, reason="paused", exit=exit)
+            case DiskFull():
+                return attempts.pause_for_disk(c, *held, exit=exit)
             case Drained():
                 return attempts.requeue(c, *held, reason="worker_drained", exit=exit)
             case Crashed(error):

@@ -8,21 +8,23 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 
 from celery import Celery
 
-from worker.devices import Capacity
+from worker.devices import Capacity, find_domains
 from worker.jobs import Blame, ErrorCode, Fenced, Job, JobError
 from worker.queue import TASK
 from worker.settings import Settings
+from worker.starters import Starter
 from worker.store import attempts, jobs, retries, workers
 from worker.store.database import Database, DatabaseUnavailable
 from worker.store.retries import RetryPolicy
 from worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
+
+READY_SECONDS = 0.5
 
 
 class Worker:
@@ -31,16 +33,18 @@ class Worker:
     Whoever hears of work (a bell, or the slow poll of a worker with a free slot) calls `work`.
 
     Args:
-        command: how a trainer is started.
+        starter: starts the trainers.
     """
 
-    def __init__(self, database: Database, settings: Settings, capacity: Capacity, *, command: Sequence[str]) -> None:
+    def __init__(self, database: Database, settings: Settings, capacity: Capacity, starter: Starter) -> None:
         self.id = f"w-{secrets.token_hex(4)}"
         self.draining = threading.Event()
         self._database = database
         self._settings = settings
         self._capacity = capacity
-        self._command = command
+        self._starter = starter
+        self._domains: dict[str, str] = {}
+        self._finding_domains = threading.Lock()
         self._rung = threading.Event()
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(capacity.slots):
@@ -92,16 +96,45 @@ class Worker:
                 return
             try:
                 self._rung.clear()
-                while not self.draining.is_set() and (job := self._claim()) is not None:
+                while not self.draining.is_set() and (job := self._next()) is not None:
                     self._train(job, slot)
             finally:
                 self._free.put(slot)
 
+    def _next(self) -> Job | None:
+        """The next job, claimed only once it can begin: from then on it must have its heartbeats."""
+        while not self._starter.ready(READY_SECONDS):
+            if self.draining.is_set():
+                return None
+        return self._claim()
+
+    def _know_domains(self) -> bool:
+        """Whether trainers work here, and in which determinism domains: until then nothing is claimed.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        with self._finding_domains:
+            if not self._domains:
+                found = find_domains(self._starter, self._capacity, self.draining)
+                with self._database.write() as c:
+                    workers.record_domains(c, self.id, found)
+                self._domains = found
+            return bool(self._domains)
+
     def _claim(self) -> Job | None:
         capacity = self._capacity
         try:
+            if not self._know_domains():
+                return None
             with self._database.write() as c:
-                return attempts.claim(c, worker_id=self.id, device=capacity.device, threads=capacity.threads)
+                return attempts.claim(
+                    c,
+                    worker_id=self.id,
+                    device=capacity.device,
+                    threads=capacity.threads,
+                    domains=self._domains,
+                )
         except DatabaseUnavailable as error:
             logger.warning("nothing can be claimed: %s", error)
             return None
@@ -112,7 +145,7 @@ class Worker:
             self._database,
             self._settings,
             job,
-            command=self._command,
+            starter=self._starter,
             gpu=self._capacity.gpu_of(slot),
             draining=self.draining,
         )
@@ -145,6 +178,8 @@ class Worker:
             try:
                 with self._database.write() as c:
                     workers.beat(c, self.id, "active")
+                if self._starter.ready(0):
+                    self._know_domains()
                 with self._database.read() as c:
                     waiting = jobs.claimable_ids(c, limit=1)
             except DatabaseUnavailable as error:

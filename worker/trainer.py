@@ -17,8 +17,12 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
+
+from worker.disk import is_disk_full
+from worker.memory import Shortage, machine_bytes, shortage
 
 PING_TIMEOUT_SECONDS = 8.0
 REQUESTS = 0
@@ -72,31 +76,43 @@ class StopSwitch:
 
 def main() -> NoReturn:
     request = _read_request()
+    if sys.platform == "linux":
+        # Where memory runs out, the kernel should kill the process that took it, not its worker or the database.
+        Path("/proc/self/oom_score_adj").write_text("500")
     channel = Channel()
     stop = StopSwitch(channel)
     threading.Thread(target=_watch, name="watchdog", daemon=True).start()
     code = _train(request, channel, stop)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # where the disk is full, what matters was said through the pipe
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)  # what libraries do at a normal exit cannot turn a finished job into a crash
 
 
 def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int:
     """Run the request and report why it cannot go on, if so; returns the exit code."""
+    from safetensors import SafetensorError  # noqa: PLC0415
+
     from cnn.errors import TrainingError  # noqa: PLC0415
 
     device = request["device"]
     try:
         _prepare_torch(request["threads"], device, channel)
-        return _tell(request, channel, stop)
+        # A worker that wants to know its determinism domain sends no spec.
+        return _tell(request, channel, stop) if "spec" in request else 0
     except TrainingError as error:
         channel.send("error", code=error.code, message=error.message, blame=error.blame, hint=error.hint)
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        hint = "the job goes on by itself when there is room"
+        channel.send("error", code="disk_full", message=f"the disk is full: {error}", blame="capacity", hint=hint)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        message = f"not enough memory on {device}: {(str(error).splitlines() or ['no details'])[0]}"
-        hint = "lower training.batch_size, or make the model smaller"
-        channel.send("error", code="out_of_memory", message=message, blame="capacity", hint=hint)
+        lacked = _shortage(request["spec"], device)
+        message = f"not enough memory on {device}: {(str(error).splitlines() or ['no details'])[0]}; {lacked.predicted}"
+        channel.send("error", code="out_of_memory", message=message, blame="capacity", hint=lacked.hint)
     return EXIT_ERROR
 
 
@@ -108,6 +124,9 @@ def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
     from cnn.errors import TrainingError  # noqa: PLC0415
 
     torch.set_num_threads(threads)
+    if torch.get_num_threads() != threads:
+        message = f"the job trains with {threads} threads, but torch takes {torch.get_num_threads()}"
+        raise TrainingError("internal", message, "platform", "the operation that came before is a defect")
     if device == "cuda":
         if not torch.cuda.is_available():
             message = "the job was claimed for a GPU, but torch finds none that it can use"
@@ -120,7 +139,7 @@ def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
 
 def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int:
     """Load the data, train, and send every event; those for people go to the log, too."""
-    from cnn.events import Stopped, describe  # noqa: PLC0415
+    from cnn.events import Phase, Stopped, describe  # noqa: PLC0415
     from cnn.spec import TrainingSpec  # noqa: PLC0415
     from cnn.training import train  # noqa: PLC0415
 
@@ -141,10 +160,12 @@ def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int
         resume_from=None if resume_from is None else Path(resume_from),
         stop=stop,
     ):
-        channel.send_event(event)
+        if event == Phase("preparing_data"):
+            continue  # it began above
         if line := describe(event):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()  # the log must have it even when this process is killed next
+        channel.send_event(event)
     return EXIT_STOPPED if isinstance(event, Stopped) else 0
 
 
@@ -153,6 +174,15 @@ def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
 
     # The CPU's allocator raises a plain RuntimeError.
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _shortage(spec: Mapping[str, Any], device: str) -> Shortage:
+    import torch  # noqa: PLC0415
+
+    from cnn.spec import TrainingSpec  # noqa: PLC0415
+
+    available = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else machine_bytes()
+    return shortage(TrainingSpec.model_validate_json(json.dumps(spec)), available)
 
 
 def _read_request() -> dict[str, Any]:

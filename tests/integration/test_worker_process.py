@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 
 from cnn.spec import TrainingSpec
-from tests.integration.processes import alive, descendants, wait_until
+from tests.integration.processes import alive, descendants, named, trainers, wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery, num_bells, ring
 from worker.settings import Settings
@@ -124,7 +124,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def trainer_of(worker: subprocess.Popen[bytes]) -> int:
-    (pid,) = descendants(worker.pid)
+    (pid,) = trainers(worker.pid)
     return pid
 
 
@@ -198,7 +198,7 @@ def test_a_paused_job_ends_with_the_same_bytes(host: Host) -> None:
     with host.database.write() as c:
         intents.request_pause(c, paused_id)
     paused = host.wait_for(paused_id, lambda job: job.status == JobStatus.PAUSED)
-    assert not descendants(worker.pid)
+    assert not trainers(worker.pid)
     with host.database.write() as c:
         intents.resume(c, paused_id)
     resumed = host.wait_for(paused_id, ended)
@@ -232,7 +232,8 @@ def test_a_killed_worker_takes_its_trainer_along_and_another_one_goes_on(host: H
     job_id = host.submit(100_000)
     host.wait_for(job_id, saved)
     trainer = trainer_of(first)
-    host.start_worker()
+    second = host.start_worker()
+    wait_until(lambda: bool(named("epochd-launcher", second.pid)), seconds=60)
     first.kill()
     killed = time.monotonic()
     wait_until(lambda: not alive({trainer}), seconds=2)
@@ -247,7 +248,8 @@ def test_a_frozen_worker_loses_its_trainer_and_its_job(host: Host) -> None:
     job_id = host.submit(100_000)
     host.wait_for(job_id, saved)
     trainer = trainer_of(first)
-    host.start_worker()
+    second = host.start_worker()
+    wait_until(lambda: bool(named("epochd-launcher", second.pid)), seconds=60)
     first.send_signal(signal.SIGSTOP)
     wait_until(lambda: not alive({trainer}), seconds=10)
     host.wait_for(job_id, lambda job: job.attempt == 2, seconds=20)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from worker.endings import Cancelled, Crashed, Drained, Failed, Paused, Stop, Succeeded, classify
-from worker.store.attempts import Exit
+from worker.memory import Shortage
+from worker.store.attempts import UNSEEN, Exit
 
 RESULT = {"type": "result"}
 STOPPED = {"type": "stopped", "epoch": 1, "step": 3}
@@ -57,8 +58,25 @@ def test_a_signal_is_named() -> None:
     assert isinstance(ending, Crashed)
     assert ending.error.code == "killed_by_signal"
     assert "signal 9 (SIGKILL)" in ending.error.message
-    assert ending.error.hint is not None
-    assert "memory" in ending.error.hint
+
+
+def test_a_trainer_that_the_kernel_killed_for_lack_of_memory_says_what_fits() -> None:
+    shortage = Shortage("predicted were 9 MB", "training.batch_size 2 would fit")
+    ending = classify(Exit(signal=9), {}, None, (), shortage)
+    assert isinstance(ending, Crashed)
+    assert (ending.error.code, ending.error.blame) == ("out_of_memory", "capacity")
+    assert ending.error.message.endswith("lack of memory; predicted were 9 MB")
+    assert ending.error.hint == "training.batch_size 2 would fit"
+    other = classify(Exit(signal=11), {}, None, (), shortage)
+    assert isinstance(other, Crashed)
+    assert other.error.code == "killed_by_signal"
+
+
+def test_an_end_that_nobody_saw_is_said() -> None:
+    ending = classify(UNSEEN, {}, None, ())
+    assert isinstance(ending, Crashed)
+    assert (ending.error.code, ending.error.retryable) == ("trainer_crashed", True)
+    assert "launcher" in ending.error.message
 
 
 def test_an_exit_code_is_named() -> None:

@@ -11,13 +11,16 @@ import pytest
 from tests.integration.processes import alive, descendants, wait_until
 from tests.worker.trainers import POLITE, STUBBORN, WITH_GRANDCHILDREN, program
 from worker.process import TrainerProcess
+from worker.starters import FreshStarter
 from worker.store.attempts import Exit
 
 PATH = {"PATH": os.environ["PATH"]}
 
 
 def start(tmp_path: Path, body: str, request: dict[str, Any] | None = None) -> TrainerProcess:
-    return TrainerProcess(program(body), environment=PATH, log=tmp_path / "log.txt", attempt=1, request=request or {})
+    return TrainerProcess(
+        FreshStarter(program(body)), environment=PATH, log=tmp_path / "log.txt", attempt=1, request=request or {}
+    )
 
 
 def received(queue: SimpleQueue[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,5 +113,5 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 def test_a_program_that_does_not_exist_is_an_error_and_leaves_no_descriptor(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
-        TrainerProcess(["/missing"], environment={}, log=tmp_path / "log.txt", attempt=1, request={})
+        TrainerProcess(FreshStarter(["/missing"]), environment={}, log=tmp_path / "log.txt", attempt=1, request={})
     assert len(os.listdir("/proc/self/fd")) == before

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from tests.integration.processes import alive, descendants, wait_until
@@ -21,10 +23,13 @@ from worker.deletion import delete_job
 from worker.jobs import Fenced, Job, JobStatus
 from worker.logs import log_path
 from worker.settings import Settings
-from worker.store import artifacts, attempts, events, intents, jobs, metrics, retries
+from worker.starters import FreshStarter
+from worker.store import artifacts, attempts, events, intents, jobs, metrics, retries, tables
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
 from worker.supervisor import Supervisor
+
+KEEPS_REQUEST = "pathlib.Path(request['dataset_dir'], 'request.json').write_text(json.dumps(request))\n"
 
 
 @dataclass
@@ -44,7 +49,12 @@ class Bench:
 
     def supervisor(self, body: str) -> Supervisor:
         return Supervisor(
-            self.database, self.settings, self.claim(), command=program(body), gpu=None, draining=self.draining
+            self.database,
+            self.settings,
+            self.claim(),
+            starter=FreshStarter(program(body)),
+            gpu=None,
+            draining=self.draining,
         )
 
     def run(self, body: str) -> Job:
@@ -77,6 +87,11 @@ class Bench:
             job = jobs.get(c, self.job_id)
         assert job is not None
         return job
+
+    def request(self) -> dict[str, Any]:
+        """What the newest trainer was asked, if it keeps that."""
+        request: dict[str, Any] = json.loads((self.settings.data_dir / "request.json").read_text())
+        return request
 
     def cancel(self, now: bool = False) -> None:
         with self.database.write() as c:
@@ -125,6 +140,35 @@ def test_a_job_that_succeeds(bench: Bench) -> None:
     assert BlobStore(bench.settings.data_dir).path(file.sha256).read_bytes() == b"weights"
     assert {"job.metric", "job.progress", "job.warning", "job.artifact"} <= set(told)
     assert told[-1] == "job.status"
+
+
+def test_a_job_that_has_run_too_long_stops_and_fails_and_a_retry_may_run_as_long_again(bench: Bench) -> None:
+    with bench.database.write() as c:
+        c.execute(update(tables.jobs).values(max_runtime_seconds=2, runtime_seconds=1.5))
+    job = bench.run(POLITE)
+    assert job.status == JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.blame, job.error.retryable) == ("max_runtime_exceeded", "user", True)
+    assert job.runtime_seconds >= 2
+    (attempt,) = bench.attempts()
+    assert (attempt.exit_code, attempt.reason) == (75, "max_runtime_exceeded")
+    with bench.database.write() as c:
+        assert intents.retry(c, job.id).runtime_seconds == 0
+    assert bench.run(SUCCEEDS).status == JobStatus.SUCCEEDED
+
+
+def test_a_job_without_time_left_stops_at_once(bench: Bench) -> None:
+    with bench.database.write() as c:
+        c.execute(update(tables.jobs).values(max_runtime_seconds=2, runtime_seconds=3.0))
+    assert bench.run(POLITE).status == JobStatus.FAILED
+
+
+def test_a_full_disk_pauses_the_job_and_is_nobodys_fault(bench: Bench) -> None:
+    full = 'send("error", code="disk_full", message="", blame="capacity", hint=None); sys.exit(1)'
+    job = bench.run(full)
+    assert (job.status, job.pause_reason, job.error, job.fruitless_attempts) == ("paused", "disk_full", None, 0)
+    (attempt,) = bench.attempts()
+    assert (attempt.exit_code, attempt.reason) == (1, "disk_full")
 
 
 def test_heartbeats_rise_while_a_trainer_runs(bench: Bench) -> None:
@@ -182,9 +226,8 @@ os._exit(1)
 """)
     with bench.database.write() as c:
         intents.retry(c, bench.job_id, scratch=True)
-    bench.run("(artifacts / 'request.json').write_text(json.dumps(request))" + RESULT)
-    folder = attempt_folder(bench.settings.data_dir, bench.job_id, 2)
-    assert json.loads((folder.artifacts / "request.json").read_text())["resume_from"] is None
+    bench.run(KEEPS_REQUEST + RESULT)
+    assert bench.request()["resume_from"] is None
     with bench.database.read() as c:
         assert metrics.points(c, bench.job_id, limit=9) == []
 
@@ -255,9 +298,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     job = bench.run(first)
     assert (job.status, job.checkpoint_step, job.fruitless_attempts) == (JobStatus.QUEUED, 10, 0)
-    bench.run("(artifacts / 'request.json').write_text(json.dumps(request))" + RESULT)
-    request = json.loads((folder.parents[1] / "attempt-2" / "artifacts" / "request.json").read_text())
-    assert request["resume_from"] == str(folder / "step-10")
+    bench.run(KEEPS_REQUEST + "assert os.path.isdir(request['resume_from'])" + RESULT)
+    assert bench.request()["resume_from"] == str(folder.parents[1] / "attempt-2" / "checkpoints" / "step-10")
+    assert not folder.exists()
     assert [attempt.first_step for attempt in bench.attempts()] == [0, 10]
     with bench.database.read() as c:
         assert [point.step for point in metrics.points(c, bench.job_id, limit=9)] == [10]
@@ -268,12 +311,24 @@ def test_a_job_that_was_taken_back_is_let_go(bench: Bench) -> None:
         held = bench.job
         with bench.database.write() as c:
             attempts.heartbeat(c, held.id, held.token)
-            counter = attempts.running(c)[0].counter
+            counter = retries.running(c)[0].counter
             policy = RetryPolicy(max_fruitless=3, backoff_seconds=0.0)
             assert retries.take_back(c, held.id, held.token, counter, policy=policy) is not None
         taken = bench.job
     assert not alive(processes)
     assert bench.job == taken
+
+
+def test_a_job_that_the_kernel_kills_for_lack_of_memory_says_so(bench: Bench, small_cgroup: Path) -> None:
+    body = f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write('0'); bytearray(256 * 2**20)"
+    statuses = [bench.run(body).status for _ in range(3)]
+    assert statuses == [JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.FAILED]
+    error = bench.job.error
+    assert error is not None
+    assert (error.code, error.blame, error.pointer) == ("out_of_memory", "capacity", "/training/batch_size")
+    assert "predicted were" in error.message
+    assert error.hint is not None
+    assert error.hint.startswith("training.batch_size ")
 
 
 def test_an_outage_of_the_database_costs_nothing(
@@ -299,6 +354,12 @@ send("metrics", epoch=1, step=10, values={{"val_loss": 0.5}}, timings={{}})
     assert bench.job.status == JobStatus.SUCCEEDED
     with bench.database.read() as c:
         assert len(metrics.points(c, bench.job_id, limit=9)) == 1
+
+
+def test_the_log_has_the_last_line_before_a_kill(bench: Bench) -> None:
+    job = bench.run("print('last words'); os.kill(os.getpid(), signal.SIGKILL)")
+    assert job.status == JobStatus.QUEUED
+    assert log_path(bench.settings.data_dir, bench.job_id).read_text().endswith("\nlast words\n")
 
 
 def test_the_log_has_what_the_trainer_printed(bench: Bench) -> None:

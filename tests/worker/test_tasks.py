@@ -12,6 +12,7 @@ from tests.worker.trainers import POLITE, SUCCEEDS, program
 from worker.devices import Capacity
 from worker.jobs import JobStatus
 from worker.settings import Settings
+from worker.starters import FreshStarter
 from worker.store import attempts, jobs, workers
 from worker.store.database import Database
 from worker.tasks import Worker
@@ -47,7 +48,7 @@ def statuses(database: Database) -> list[JobStatus]:
 
 
 def build(database: Database, settings: Settings, body: str, slots: int = 1) -> Worker:
-    return Worker(database, settings, Capacity(slots, 1, ()), command=program(body))
+    return Worker(database, settings, Capacity(slots, 1, ()), FreshStarter(program(body)))
 
 
 def test_one_bell_is_enough_for_all_jobs(database: Database, settings: Settings, spec: TrainingSpec) -> None:

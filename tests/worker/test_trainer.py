@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -117,6 +119,8 @@ def test_it_tells_a_run_from_its_start_to_its_result(tmp_path: Path, spec: Train
     messages = running.messages()
     assert (messages[0]["type"], messages[0]["threads"], messages[0]["determinism"]["threads"]) == ("started", 1, 1)
     assert running.types()[1:3] == ["phase", "dataset"]
+    phases = [message["phase"] for message in messages if message["type"] == "phase"]
+    assert phases == ["preparing_data", "training", "evaluating", "exporting"]
     assert messages[2]["digest"].startswith("sha256:")
     (checkpoint,) = (message for message in messages if message["type"] == "checkpoint")
     assert Path(checkpoint["path"]).is_dir()
@@ -188,6 +192,22 @@ def test_a_run_that_diverges_is_an_error_of_the_user(tmp_path: Path) -> None:
     assert error["hint"]
 
 
+def test_a_network_that_is_too_large_is_an_error_with_what_was_predicted(tmp_path: Path, spec: TrainingSpec) -> None:
+    sizes = (2**16, 2**13, 10)
+    layers = [{"type": "flatten"}, *({"type": "linear", "out_features": size} for size in sizes)]
+    huge = {**spec.model_dump(mode="json"), "model": {"type": "layers", "layers": layers}}
+    with trainer(tmp_path) as running:
+        running.begin(request(tmp_path, TrainingSpec.model_validate_json(json.dumps(huge))))
+        wait_until(lambda: "started" in running.types(), seconds=60)
+        limit = 2**30 + address_space(running.process.pid)
+        resource.prlimit(running.process.pid, resource.RLIMIT_AS, (limit, limit))
+        assert running.process.wait(60) == 1, running.errors()
+    error = running.messages()[-1]
+    assert (error["code"], error["blame"]) == ("out_of_memory", "capacity")
+    assert "predicted were" in error["message"]
+    assert "training.batch_size" in error["hint"]
+
+
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, spec: TrainingSpec) -> None:
     with trainer(tmp_path) as running:
         running.begin(request(tmp_path, spec, device="cuda"))
@@ -203,6 +223,11 @@ def test_without_a_request_it_says_who_should_start_it(tmp_path: Path) -> None:
         running.hang_up()
         assert running.process.wait(10) == 1
     assert "started by a worker" in running.errors()
+
+
+def address_space(pid: int) -> int:
+    (kilobytes,) = re.findall(r"VmSize:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) * 1024
 
 
 def _catches_sigterm(pid: int) -> bool:
