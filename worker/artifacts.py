@@ -109,18 +109,49 @@ def remove_job_folder(data_dir: Path, job_id: str) -> None:
         shutil.rmtree(data_dir / "jobs" / job_id)
 
 
+def remove_attempts(data_dir: Path, job_id: str) -> None:
+    """Remove checkpoints and unstored files of a job that needs them no more; its log stays."""
+    for folder in (data_dir / "jobs" / job_id).glob("attempt-*"):
+        shutil.rmtree(folder)
+
+
 def newest_checkpoint(data_dir: Path, job_id: str, first_attempt: int = 1) -> tuple[int, Path] | None:
     """Step and path of the newest complete checkpoint among the attempts from `first_attempt` on.
 
     The disk is asked and not the store, because a worker may die between the two.
     """
-    found = [
-        (int(match[2]), path)
+    found = ((step, path) for number, step, path in _checkpoints(data_dir, job_id) if number >= first_attempt)
+    return max(found, default=None)
+
+
+def carry_over(data_dir: Path, job_id: str, attempt: int, first_attempt: int = 1) -> None:
+    """Move the complete checkpoints of earlier attempts to the folder of this one, which exists.
+
+    So the next older one is at hand when the newest is damaged, whoever wrote them. Each is there at any moment, as
+    links to the same bytes; a worker that lost the job may still write where it did. Those of attempts before
+    `first_attempt` are removed only.
+    """
+    target = attempt_folder(data_dir, job_id, attempt).checkpoints
+    earlier = [found for found in _checkpoints(data_dir, job_id) if found[0] < attempt]
+    for number, _, path in sorted(earlier, reverse=True):
+        if number >= first_attempt and not (target / path.name).exists():
+            temporary = target / f".{path.name}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(path, temporary, copy_function=os.link)
+            _fsync_folder(temporary)
+            temporary.rename(target / path.name)
+    _fsync_folder(target)
+    for number in {number for number, _, _ in earlier}:
+        shutil.rmtree(attempt_folder(data_dir, job_id, number).checkpoints, ignore_errors=True)
+
+
+def _checkpoints(data_dir: Path, job_id: str) -> list[tuple[int, int, Path]]:
+    """Attempt, step and path of every complete checkpoint."""
+    return [
+        (int(match[1]), int(match[2]), path)
         for path in (data_dir / "jobs" / job_id).glob("attempt-*/checkpoints/step-*")
         if (match := re.search(r"/attempt-(\d+)/checkpoints/step-(\d+)$", path.as_posix()))
-        and int(match[1]) >= first_attempt
     ]
-    return max(found, default=None)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
 
-from worker.settings import Settings, visible_gpus
+from worker.process import TrainerProcess
+from worker.settings import Settings, trainer_environment, visible_gpus
+from worker.starters import Starter
+from worker.store.domains import domain_of
+
+logger = logging.getLogger(__name__)
+
+TRAINER_SECONDS = 60.0
+"""How long a trainer may take to import torch and tell its determinism domain."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +80,37 @@ def find_gpus() -> tuple[str, ...]:
     count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     visible = visible_gpus()
     return tuple(str(number) for number in range(count)) if visible is None or not count else visible
+
+
+def find_domains(starter: Starter, capacity: Capacity, draining: threading.Event) -> dict[str, str]:
+    """The determinism domain of trainers on each device of this machine, as one that trains nothing tells it.
+
+    Empty where a trainer does not work, which is logged, and when the worker must stop.
+    """
+    gpus = {"cpu": None} | ({"cuda": capacity.gpus[0]} if capacity.gpus else {})
+    found = {device: _find_domain(starter, device, capacity.threads, gpu, draining) for device, gpu in gpus.items()}
+    known = {device: domain for device, domain in found.items() if domain is not None}
+    return known if len(known) == len(gpus) else {}
+
+
+def _find_domain(starter: Starter, device: str, threads: int, gpu: str | None, draining: threading.Event) -> str | None:
+    request = {"threads": threads, "device": device}
+    environment = trainer_environment(threads=threads, gpu=gpu)
+    try:
+        trainer = TrainerProcess(starter, environment=environment, log=Path(os.devnull), attempt=0, request=request)
+    except OSError as error:
+        logger.error("no trainer can be started: %s", error)
+        return None
+    deadline = time.monotonic() + TRAINER_SECONDS
+    with trainer:
+        while not trainer.wait(0.1) and not draining.is_set() and time.monotonic() < deadline:
+            pass
+    try:
+        message = trainer.messages.get_nowait()
+    except Empty:
+        message = {}
+    if message.get("type") == "started":
+        return domain_of(message["determinism"])
+    if not draining.is_set():
+        logger.error("trainers do not work on %s, so nothing is claimed: %s, %s", device, trainer.exit, message)
+    return None

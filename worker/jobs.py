@@ -43,6 +43,24 @@ class Intent(StrEnum):
     PAUSE = "pause"
 
 
+class PauseReason(StrEnum):
+    """What a paused job waits for."""
+
+    USER = "user"
+    """Its user resumes it."""
+    DISK_FULL = "disk_full"
+    """It goes on by itself when there is room on the disk."""
+
+
+class OnDomainChange(StrEnum):
+    """What becomes of a job that has begun, when no worker is there whose results would be the same to the byte."""
+
+    WAIT = "wait"
+    """It stays in the queue until there is one."""
+    CONTINUE = "continue"
+    """It goes on elsewhere; an event says that it is no longer exact."""
+
+
 TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.RUNNING, JobStatus.PAUSED, JobStatus.CANCELLED}),
     JobStatus.RUNNING: frozenset(JobStatus) - {JobStatus.RUNNING},
@@ -92,6 +110,8 @@ class ErrorCode(StrEnum):
     """The trainer ended by itself, without saying why."""
     KILLED_BY_SIGNAL = "killed_by_signal"
     """Something killed the trainer, such as the kernel when memory ran out."""
+    MAX_RUNTIME_EXCEEDED = "max_runtime_exceeded"
+    """The job has run for as long as its limits allow."""
     MAX_ATTEMPTS_EXCEEDED = "max_attempts_exceeded"
     """Workers were lost again and again before a newer checkpoint was written."""
     INTERNAL = "internal"
@@ -160,6 +180,8 @@ class Job:
     """One row of the store: what was asked, and what happened."""
 
     id: str
+    owner_id: str | None
+    """The API key that it belongs to; None where no keys were asked for."""
     name: str | None
     tags: tuple[str, ...]
     priority: int
@@ -197,6 +219,18 @@ class Job:
     threads: int | None
     """CPU threads, fixed at the first claim because results depend on them."""
     determinism: dict[str, Any] | None
+    """What its results depend on beside spec, data and seed, from the first trainer that told of it."""
+    domain: str | None
+    """The part of `determinism` that is the worker's, for claims to compare."""
+    on_domain_change: OnDomainChange
+    pause_reason: PauseReason | None
+    """Why it is paused; None where it is not."""
+    max_runtime_seconds: int | None
+    """How long its attempts may run in total; None: for ever."""
+    runtime_seconds: float
+    """How long its attempts have run since it was submitted or last retried, without the one that runs now."""
+    reserved_bytes: int
+    """What its artifacts count in its owner's quota until it has ended."""
     not_before: datetime | None
     """A queued job is not claimed before this time."""
     last_event_id: int

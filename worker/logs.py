@@ -19,7 +19,11 @@ def open_log(path: Path, attempt: int) -> int:
     """A file descriptor for appending, behind a line that says which attempt follows."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(descriptor, f"--- attempt {attempt}, {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
+    try:
+        os.write(descriptor, f"--- attempt {attempt}, {datetime.now(UTC).isoformat(timespec='seconds')}\n".encode())
+    except OSError:  # the disk is full
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -1,4 +1,5 @@
-"""Puts right what nobody else can: takes silent jobs back from lost workers, and rings for jobs without a bell.
+"""Puts right what nobody else can: takes silent jobs back from lost workers, rings for jobs without a bell, and
+resumes jobs when a full disk has room again.
 
 Running it in many processes is harmless: taking back is a compare-and-set, and bells are only hints.
 """
@@ -13,17 +14,19 @@ from dataclasses import dataclass
 
 from celery import Celery
 
+from worker.disk import has_room
 from worker.queue import num_bells, ring
 from worker.settings import Settings
-from worker.store import attempts, jobs, retries
-from worker.store.attempts import Heartbeat
+from worker.store import intents, jobs, retries
 from worker.store.database import Database, DatabaseUnavailable
-from worker.store.retries import RetryPolicy
+from worker.store.retries import Heartbeat, RetryPolicy
 
 logger = logging.getLogger(__name__)
 
-WATCH_SECONDS = 0.5
+WATCHES_PER_HEARTBEAT = 4
+"""Reads further apart than a heartbeat do not count, so that they must be clearly closer."""
 RING_SECONDS = 2.0
+ROOM_SECONDS = 2.0
 MAX_BELLS = 100
 """A worker that is rung once works until nothing is left, so that more bells than workers are not needed."""
 
@@ -35,7 +38,7 @@ class _Sighting:
 
 
 class Reconciler:
-    """Two threads: one watches heartbeats, the other, which a frozen broker may hold up, rings.
+    """Three threads: one watches heartbeats, one rings, which a frozen broker may hold up, one looks at the disk.
 
     Args:
         clock: seconds that never jump.
@@ -53,11 +56,14 @@ class Reconciler:
         self._stopping = False
         self._watch_now = threading.Event()
         self._ring_now = threading.Event()
-        watch = self.tick, self._watch_now, WATCH_SECONDS
+        self._look_now = threading.Event()
+        watch = self.tick, self._watch_now, settings.heartbeat_seconds / WATCHES_PER_HEARTBEAT
         ring = self.ring_missing, self._ring_now, RING_SECONDS
+        look = self.resume_where_room, self._look_now, ROOM_SECONDS
         self._threads = [
             threading.Thread(target=self._repeat, args=watch, name="watch", daemon=True),
             threading.Thread(target=self._repeat, args=ring, name="ring", daemon=True),
+            threading.Thread(target=self._repeat, args=look, name="room", daemon=True),
         ]
 
     def start(self) -> None:
@@ -69,6 +75,7 @@ class Reconciler:
         self._stopping = True
         self._watch_now.set()
         self._ring_now.set()
+        self._look_now.set()
 
     def tick(self) -> None:
         """Look at every running job once, and take back those that were silent for a whole lease.
@@ -81,8 +88,9 @@ class Reconciler:
             DatabaseUnavailable: the database is away; what was seen before no longer counts.
         """
         begun = self._clock()
-        with self._database.read() as c:
-            running = attempts.running(c)
+        # As a writer: while nobody can write, healthy workers are silent, too.
+        with self._database.write() as c:
+            running = retries.running(c)
         read = self._clock()
         gap = self._last_read is None or read - self._last_read > self._settings.heartbeat_seconds
         self._last_read = read
@@ -110,10 +118,32 @@ class Reconciler:
             if not ring(self._app, job_id):
                 return
 
+    def resume_where_room(self) -> None:
+        """Queue the jobs that met a full disk and would find room now, the one that has waited longest first.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        with self._database.read() as c:
+            waiting = jobs.waiting_for_room(c)
+        for job_id in waiting:
+            if not has_room(self._settings.data_dir, job_id):
+                continue
+            with self._database.write() as c:
+                resumed = intents.resume_from_disk_full(c, job_id)
+            if resumed:
+                logger.info("job %s goes on: the disk has room again", job_id)
+                self._ring_now.set()
+
     def _take_back(self, seen: Heartbeat) -> None:
         policy = RetryPolicy.of(self._settings)
-        with self._database.write() as c:
-            job = retries.take_back(c, seen.job_id, seen.token, seen.counter, policy=policy)
+        try:
+            with self._database.write() as c:
+                job = retries.take_back(c, seen.job_id, seen.token, seen.counter, policy=policy)
+        except DatabaseUnavailable:
+            # What could not be written, such as on a full disk, the holder could not write either.
+            self._sightings = {}
+            raise
         if job is not None:
             logger.warning("job %s was taken back from the lost worker %s: %s", job.id, job.worker_id, job.status)
             self._ring_now.set()

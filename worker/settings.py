@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,12 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port that the API binds."""
 
+    auth: Literal["keys", "off"] = "keys"
+    """`off` asks nobody for an API key, and binds loopback only."""
+
+    rate_limit: int = Field(default=6000, ge=1)
+    """Requests that each key may make in a minute, at once or spread; counted by each API process for itself."""
+
     allowed_hosts: str = ""
     """Further names, separated by commas, under which clients may ask the API, such as `lab.example,server`;
     loopback's names and `host` always may."""
@@ -42,6 +49,10 @@ class Settings(BaseSettings):
 
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of each trainer; the default shares the cores among the slots."""
+
+    launcher: Literal["warm", "fresh"] | None = None
+    """`warm`: trainers are forked from a process that has torch imported, and begin at once; `fresh`: each starts by
+    itself, which takes seconds. The default is `warm` on Linux, the only place where it is possible."""
 
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     """How often a worker raises its jobs' heartbeat counters."""
@@ -61,8 +72,17 @@ class Settings(BaseSettings):
     max_fruitless_attempts: int = Field(default=3, ge=1)
     """Consecutive attempts that may end badly without a newer checkpoint before the job fails."""
 
+    max_upload_bytes: int = Field(default=10 * 2**30, ge=1)
+    """Size of a file that may be uploaded."""
+
+    max_dataset_bytes: int = Field(default=4 * 2**30, ge=1)
+    """Size of the pixels of a dataset that may be registered, and about the memory that its validation may use."""
+
     retry_backoff_seconds: float = Field(default=1.0, ge=0)
     """Wait before the attempt after a crash; doubles with each further fruitless one."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How API and workers write their logs: lines for people, or one JSON object a line with request and job ids."""
 
     def resolved_redis_url(self) -> str:
         """The URL of the queue's server, with the default filled in."""
@@ -101,6 +121,7 @@ def trainer_environment(*, threads: int, gpu: str | None) -> dict[str, str]:
         **kept,
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's: it would start threads at its import, and the launcher must have one
         "CUDA_VISIBLE_DEVICES": gpu or "",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS results depend on the stream's history
     }

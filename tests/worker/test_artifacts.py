@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.artifacts import BlobStore, attempt_folder, newest_checkpoint
+from worker.artifacts import BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
 
 
 def test_a_blob_is_named_by_its_bytes_and_outlives_its_source(tmp_path: Path) -> None:
@@ -43,3 +43,40 @@ def test_the_newest_checkpoint_is_that_of_the_highest_step_in_any_attempt(tmp_pa
     (attempt_folder(tmp_path, "job_2", 1).checkpoints / "step-300").mkdir(parents=True)
     expected = tmp_path / "jobs" / "job_1" / "attempt-2" / "checkpoints" / "step-110"
     assert newest_checkpoint(tmp_path, "job_1") == (110, expected)
+
+
+def write_checkpoint(data_dir: Path, attempt: int, step: int, content: str) -> Path:
+    folder = attempt_folder(data_dir, "job_1", attempt).checkpoints / f"step-{step}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(content)
+    return folder
+
+
+def test_an_attempt_takes_over_the_checkpoints_of_those_before_it(tmp_path: Path) -> None:
+    for attempt, step in ((1, 10), (2, 20), (2, 30), (3, 30)):
+        source = write_checkpoint(tmp_path, attempt, step, f"{attempt}, {step}")
+    (source.parent / ".step-40").mkdir()
+    kept = (source / "state.json").stat().st_ino
+    target = attempt_folder(tmp_path, "job_1", 4)
+    target.create()
+    (target.checkpoints / ".step-30").mkdir()  # a worker died while it did the same
+    carry_over(tmp_path, "job_1", 4, first_attempt=2)
+    found = {path.name: (path / "state.json").read_text() for path in target.checkpoints.iterdir()}
+    assert found == {"step-20": "2, 20", "step-30": "3, 30"}
+    assert (target.checkpoints / "step-30" / "state.json").stat().st_ino == kept
+    assert newest_checkpoint(tmp_path, "job_1") == (30, target.checkpoints / "step-30")
+    assert not [attempt for attempt in (1, 2, 3) if attempt_folder(tmp_path, "job_1", attempt).checkpoints.exists()]
+
+
+def test_what_the_attempt_has_itself_stays(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1, 10, "old")
+    target = write_checkpoint(tmp_path, 2, 10, "new").parent
+    carry_over(tmp_path, "job_1", 2)
+    assert (target / "step-10" / "state.json").read_text() == "new"
+
+
+def test_a_job_that_needs_its_checkpoints_no_more_keeps_its_log(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path, 1, 10, "state").parents[2]
+    (folder / "log.txt").touch()
+    remove_attempts(tmp_path, "job_1")
+    assert [path.name for path in folder.iterdir()] == ["log.txt"]

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cnn.spec import TrainingSpec
+from tests.integration.processes import wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery
 from worker.reconcile import Reconciler
 from worker.settings import Settings
 from worker.store import attempts, events, intents, jobs
-from worker.store.database import Database
+from worker.store.database import Database, DatabaseUnavailable
 
 
 @dataclass
@@ -109,6 +112,35 @@ def test_reads_that_are_too_far_apart_never_expire_a_job(database: Database, set
     for _ in range(50):
         observer.look(after=2.5)
     assert status(database, running) == JobStatus.RUNNING
+
+
+def test_a_time_when_nobody_could_write_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, running: Job
+) -> None:
+    monkeypatch.setattr("worker.store.database.BUSY_SECONDS", 0.1)
+    database = Database(settings.resolved_database_url())
+    observer = Observer(database, settings)
+    observer.watch(8)
+    other = sqlite3.connect(settings.data_dir / "epochd.db", isolation_level=None)
+    with closing(other):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnavailable):
+            observer.look(after=1.0)
+        other.execute("ROLLBACK")
+    observer.look(after=2.0)
+    observer.watch(8)
+    assert status(database, running) == JobStatus.RUNNING
+    observer.watch(3)
+    assert status(database, running) == JobStatus.QUEUED
+    database.close()
+
+
+def test_it_looks_often_enough_for_a_short_lease(database: Database, settings: Settings, running: Job) -> None:
+    short = settings.model_copy(update={"heartbeat_seconds": 0.2, "lease_seconds": 0.6})
+    reconciler = Reconciler(database, make_celery(short), short)
+    reconciler.start()
+    wait_until(lambda: status(database, running) == JobStatus.QUEUED)
+    reconciler.stop()
 
 
 def test_a_new_claim_is_a_new_sighting(database: Database, settings: Settings, running: Job) -> None:

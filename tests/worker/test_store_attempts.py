@@ -156,7 +156,7 @@ def test_a_heartbeat_raises_the_counter_and_brings_the_intent(database: Database
         assert attempts.heartbeat(c, job.id, held.token) == attempts.Wish(intent=None)
         intents.request_cancel(c, job.id)
         assert attempts.heartbeat(c, job.id, held.token) == attempts.Wish(intent=Intent.CANCEL)
-        assert attempts.running(c) == [attempts.Heartbeat(job_id=job.id, token=1, counter=held.heartbeat + 2)]
+        assert retries.running(c) == [retries.Heartbeat(job_id=job.id, token=1, counter=held.heartbeat + 2)]
 
 
 def test_progress_and_phase_are_on_the_job(database: Database, job: Job) -> None:

@@ -183,7 +183,7 @@ def test_a_priority_changes_the_order_of_claims(database: Database, spec: Traini
         assert (changed.priority, changed.tags, changed.name) == (5, ("a",), "b")
         assert intents.change(c, later.id, priority=5) == changed
         assert [event.type for event in events.after(c, later.id, 1, 9)] == ["job.changed"]
-        assert jobs.queue_position(c, job) == 2
+        assert jobs.queue_positions(c, [job]) == {job.id: 2}
         assert claim(c).id == later.id
 
 

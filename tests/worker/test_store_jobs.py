@@ -13,6 +13,7 @@ from cnn.spec import TrainingSpec
 from worker.jobs import TRANSITIONS, Intent, InvalidTransition, Job, JobError, JobNotFound, JobResult, JobStatus
 from worker.store import attempts, events, intents, jobs, tables
 from worker.store.database import Database
+from worker.store.jobs import JobFilter
 
 RESULT = JobResult(
     test_loss=0.5,
@@ -86,9 +87,9 @@ def test_pages_go_from_new_to_old_and_filters_hold(database: Database, spec: Tra
         first = jobs.page(c, limit=4)
         rest = jobs.page(c, limit=4, before=first[-1].id)
         assert [job.id for job in first + rest] == newest_first
-        cancelled = jobs.page(c, limit=4, statuses=[JobStatus.CANCELLED])
+        cancelled = jobs.page(c, JobFilter(statuses=[JobStatus.CANCELLED]), limit=4)
         assert [job.id for job in cancelled] == [created[0].id]
-        assert {job.id for job in jobs.page(c, limit=9, name="n1")} == {job.id for job in created[1::2]}
+        assert {job.id for job in jobs.page(c, JobFilter(name="n1"), limit=9)} == {job.id for job in created[1::2]}
 
 
 def test_a_page_stays_where_it_was_when_jobs_are_added(database: Database, spec: TrainingSpec) -> None:
@@ -139,12 +140,14 @@ def test_cancelling_an_unknown_job(database: Database) -> None:
 def test_queue_positions_follow_priority_and_age(database: Database, spec: TrainingSpec) -> None:
     first, urgent, last = create(database, spec), create(database, spec, priority=5), create(database, spec)
     with database.write() as c:
-        assert [jobs.queue_position(c, job) for job in (urgent, first, last)] == [1, 2, 3]
+        assert jobs.queue_positions(c, [last, urgent, first]) == {urgent.id: 1, first.id: 2, last.id: 3}
+        assert jobs.queue_positions(c, [last]) == {last.id: 3}
         assert jobs.claimable_ids(c, limit=9) == [urgent.id, first.id, last.id]
         claimed = attempts.claim(c, worker_id="w", device="cpu")
         assert claimed is not None
         assert claimed.id == urgent.id
-        assert [jobs.queue_position(c, job) for job in (claimed, first, last)] == [None, 1, 2]
+        assert jobs.queue_positions(c, [claimed, first, last]) == {first.id: 1, last.id: 2}
+        assert jobs.queue_positions(c, [claimed]) == {}
 
 
 def end(database: Database, status: JobStatus) -> None:

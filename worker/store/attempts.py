@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, insert, literal, select, update
 
-from worker.jobs import Fenced, Intent, Job, JobError, JobResult, JobStatus
-from worker.store import events
+from worker.jobs import Fenced, Intent, Job, JobError, JobResult, JobStatus, PauseReason
+from worker.store import events, quotas
+from worker.store.domains import EXACTNESS_ENDED, UNKNOWN, changes_domain, fits, place
 from worker.store.jobs import CLAIM_ORDER, claimable, job_from, locked, move
 from worker.store.tables import attempts, jobs
 
@@ -51,35 +53,39 @@ class Wish:
     now: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Heartbeat:
-    """The counter that the holder of `token` raises while it lives."""
-
-    job_id: str
-    token: int
-    counter: int
-
-
-def claim(c: Connection, *, worker_id: str, device: str, threads: int = 1, job_id: str | None = None) -> Job | None:
-    """Take the best queued job that fits the worker's device: highest priority first, then oldest.
-
-    A worker with a GPU takes every job, one without takes those that do not ask for one.
+def claim(
+    c: Connection,
+    *,
+    worker_id: str,
+    device: str,
+    threads: int = 1,
+    domains: Mapping[str, str] = UNKNOWN,
+    job_id: str | None = None,
+) -> Job | None:
+    """Take the best queued job that fits the worker: highest priority first, then oldest.
 
     Args:
+        device: `cuda` or `cpu`.
         threads: recorded as the job's thread count if this is its first claim.
+        domains: the worker's determinism domain on each device, recorded likewise.
         job_id: take only this job.
     """
-    fits = ["auto", "cpu"] if device == "cpu" else ["auto", "cpu", "cuda"]
-    query = select(jobs).where(claimable(), jobs.c.wanted_device.in_(fits))
+    quotas.lock_running(c)
+    query = select(jobs).where(claimable(), fits(device, threads, domains))
     if job_id is not None:
         query = query.where(jobs.c.id == job_id)
     best = query.order_by(*CLAIM_ORDER).limit(1)
     row = c.execute(best.with_for_update(skip_locked=True)).one_or_none()
     if row is None:
         return None
-    job = job_from(row)
+    if changes_domain(row, domains):
+        events.append(c, row.id, "job.warning", {"message": EXACTNESS_ENDED, "code": "domain_changed"}, row.attempt + 1)
+    return _begin(c, job_from(row), worker_id, place(row, device, threads, domains))
+
+
+def _begin(c: Connection, job: Job, worker_id: str, place: Mapping[str, Any]) -> Job:
+    """Make the job running, with a new attempt and a new token."""
     now = datetime.now(UTC)
-    used = device if row.wanted_device == "auto" else row.wanted_device
     taken = move(
         c,
         job,
@@ -90,9 +96,8 @@ def claim(c: Connection, *, worker_id: str, device: str, threads: int = 1, job_i
         heartbeat=job.heartbeat + 1,
         phase="starting",
         worker_id=worker_id,
-        device=used,
-        threads=job.threads or threads,
         started_at=job.started_at or now,
+        **place,
     )
     c.execute(
         insert(attempts).values(
@@ -100,7 +105,7 @@ def claim(c: Connection, *, worker_id: str, device: str, threads: int = 1, job_i
             number=taken.attempt,
             token=taken.token,
             worker_id=worker_id,
-            device=used,
+            device=place["device"],
             started_at=now,
             first_step=taken.checkpoint_step,
         )
@@ -230,10 +235,17 @@ def requeue(c: Connection, job_id: str, token: int, *, reason: str, exit: Exit =
     return give_back(c, job, reason)
 
 
-def running(c: Connection) -> list[Heartbeat]:
-    """The heartbeat of every running job."""
-    query = select(jobs.c.id, jobs.c.token, jobs.c.heartbeat).where(jobs.c.status == JobStatus.RUNNING)
-    return [Heartbeat(job_id=row.id, token=row.token, counter=row.heartbeat) for row in c.execute(query)]
+def pause_for_disk(c: Connection, job_id: str, token: int, *, exit: Exit = UNSEEN) -> Job:
+    """Give the job back because the disk is full: it waits for room, unless its user wants something else of it.
+
+    Raises:
+        Fenced: the caller does not hold the job.
+    """
+    job = held(c, job_id, token)
+    close(c, job, PauseReason.DISK_FULL, exit)
+    if job.intent is not None:
+        return give_back(c, job, PauseReason.DISK_FULL)
+    return move(c, job, JobStatus.PAUSED, reason=PauseReason.DISK_FULL, pause_reason=PauseReason.DISK_FULL)
 
 
 def list_for(c: Connection, job_id: str) -> list[Attempt]:
@@ -256,21 +268,25 @@ def held(c: Connection, job_id: str, token: int) -> Job:
 
 
 def close(c: Connection, job: Job, reason: str, exit: Exit) -> int:
-    """Close the newest attempt; returns the step that it began at."""
+    """Close the newest attempt, and count its time; returns the step that it began at."""
     mine = attempts.c.job_id == job.id, attempts.c.number == job.attempt
     begun = c.execute(select(attempts.c.first_step, attempts.c.started_at).where(*mine)).one()
+    now = datetime.now(UTC)
     told = job.progress if job.progress is not None and job.progress.updated_at >= begun.started_at else None
     c.execute(
         update(attempts)
         .where(*mine)
         .values(
-            ended_at=datetime.now(UTC),
+            ended_at=now,
             last_step=begun.first_step if told is None else told.step,
             exit_code=exit.exit_code,
             signal=exit.signal,
             reason=reason,
         )
     )
+    seconds = max(0.0, (now - begun.started_at).total_seconds())
+    c.execute(update(jobs).where(jobs.c.id == job.id).values(runtime_seconds=jobs.c.runtime_seconds + seconds))
+    quotas.charge(c, job.owner_id, seconds)
     return int(begun.first_step)
 
 

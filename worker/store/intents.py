@@ -7,13 +7,14 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from worker.jobs import Intent, InvalidTransition, Job, JobStatus
-from worker.store import events
-from worker.store.jobs import existing, lock, move
+from worker.jobs import Intent, InvalidTransition, Job, JobStatus, PauseReason
+from worker.store import events, quotas
+from worker.store.jobs import existing, lock, locked, move
 from worker.store.tables import artifacts, attempts, jobs, metrics
 from worker.store.tables import events as events_table
 
 NO_PROGRESS = dict.fromkeys(("epoch", "epochs", "step", "num_steps", "eta_at", "progress_at"))
+NO_DOMAIN = dict.fromkeys(("domain", "determinism", "threads"))
 
 
 def request_cancel(c: Connection, job_id: str, now: bool = False) -> Job:
@@ -40,13 +41,15 @@ def request_cancel(c: Connection, job_id: str, now: bool = False) -> Job:
 def request_pause(c: Connection, job_id: str) -> Job:
     """Pause a waiting job at once, a running one when its trainer has written a checkpoint. Repeating it is harmless.
 
+    A job that waits for room on the disk no longer goes on by itself.
+
     Raises:
         JobNotFound: there is no such job.
         InvalidTransition: the job has ended, or is being cancelled.
     """
     job = lock(c, job_id)
     if job.status == JobStatus.PAUSED:
-        return job
+        return change(c, job_id, pause_reason=PauseReason.USER)
     if job.status == JobStatus.QUEUED:
         return move(c, job, JobStatus.PAUSED, reason="paused")
     if job.terminal or job.intent == Intent.CANCEL:
@@ -70,15 +73,27 @@ def resume(c: Connection, job_id: str) -> Job:
     return _want(c, job, None)
 
 
+def resume_from_disk_full(c: Connection, job_id: str) -> bool:
+    """Queue a job that waits for room on the disk; whether it still did."""
+    job = locked(c, select(jobs).where(jobs.c.id == job_id, jobs.c.pause_reason == PauseReason.DISK_FULL))
+    if job is None:
+        return False
+    move(c, job, JobStatus.QUEUED, reason="disk_has_room")
+    return True
+
+
 def retry(c: Connection, job_id: str, scratch: bool = False) -> Job:
     """Queue a failed or cancelled job again; it continues from its newest checkpoint. Repeating it is harmless.
 
+    It may run once more for as long as its limits say.
+
     Args:
-        scratch: it begins anew, and the checkpoints of its earlier attempts count no more.
+        scratch: it begins anew on any worker, and the checkpoints of its earlier attempts count no more.
 
     Raises:
         JobNotFound: there is no such job.
         InvalidTransition: the job has succeeded, is paused or is being cancelled, or goes on other than asked.
+        QuotaExceeded: its owner has no room for it.
     """
     job = lock(c, job_id)
     repeated = job.status in (JobStatus.QUEUED, JobStatus.RUNNING) and job.intent is None
@@ -86,8 +101,11 @@ def retry(c: Connection, job_id: str, scratch: bool = False) -> Job:
         return job
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         raise InvalidTransition(job, JobStatus.QUEUED)
-    anew = {"first_attempt": job.attempt + 1, "checkpoint_step": 0, **NO_PROGRESS} if scratch else {}
-    return move(c, job, JobStatus.QUEUED, reason="retried", fruitless_attempts=0, **anew)
+    anew = {"first_attempt": job.attempt + 1, "checkpoint_step": 0, **NO_PROGRESS, **NO_DOMAIN} if scratch else {}
+    retried = move(c, job, JobStatus.QUEUED, reason="retried", fruitless_attempts=0, runtime_seconds=0.0, **anew)
+    if job.owner_id is not None:
+        quotas.reserve(c, job.owner_id, quotas.cost(job.reserved_bytes, job.max_runtime_seconds))
+    return retried
 
 
 def change(c: Connection, job_id: str, **values: Any) -> Job:

@@ -26,6 +26,21 @@ class RetryPolicy:
         return cls(max_fruitless=settings.max_fruitless_attempts, backoff_seconds=settings.retry_backoff_seconds)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Heartbeat:
+    """The counter that the holder of `token` raises while it lives."""
+
+    job_id: str
+    token: int
+    counter: int
+
+
+def running(c: Connection) -> list[Heartbeat]:
+    """The heartbeat of every running job."""
+    query = select(jobs.c.id, jobs.c.token, jobs.c.heartbeat).where(jobs.c.status == JobStatus.RUNNING)
+    return [Heartbeat(job_id=row.id, token=row.token, counter=row.heartbeat) for row in c.execute(query)]
+
+
 def crash(c: Connection, job_id: str, token: int, *, error: JobError, policy: RetryPolicy, exit: Exit = UNSEEN) -> Job:
     """End an attempt whose trainer died: the job waits for a moment and is tried again, or fails with `error`.
 

@@ -21,10 +21,11 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
-from worker.jobs import Intent, JobStatus
+from worker.jobs import Intent, JobStatus, OnDomainChange, PauseReason
 
 metadata = MetaData(
     naming_convention={
@@ -64,6 +65,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", Text, primary_key=True),
+    Column("owner_id", Text),
     Column("name", Text),
     Column("tags", Json, nullable=False),
     Column("priority", Integer, nullable=False),
@@ -97,6 +99,12 @@ jobs = Table(
     Column("device", Text),
     Column("threads", Integer),
     Column("determinism", Json),
+    Column("domain", Text),
+    Column("on_domain_change", Text, nullable=False),
+    Column("pause_reason", Text),
+    Column("max_runtime_seconds", Integer),
+    Column("runtime_seconds", Float(53), nullable=False),
+    Column("reserved_bytes", BigInteger, nullable=False),
     Column("not_before", Timestamp),
     Column("last_event_id", BigInteger, nullable=False),
     Column("created_at", Timestamp, nullable=False),
@@ -110,8 +118,46 @@ jobs = Table(
     CheckConstraint("(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished_at"),
     CheckConstraint("(status = 'succeeded') = (result IS NOT NULL)", name="result"),
     CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
+    CheckConstraint(f"pause_reason IS NULL OR {_one_of('pause_reason', list(PauseReason))}", name="pause_reason"),
+    CheckConstraint(_one_of("on_domain_change", list(OnDomainChange)), name="on_domain_change"),
     CheckConstraint("status <> 'running' OR (worker_id IS NOT NULL AND attempt > 0 AND token > 0)", name="running"),
-    Index(None, "status", "priority", "created_at", "id"),
+    Index(None, "status", "id"),
+    Index(None, "name", "id"),
+    Index(None, "spec_digest"),
+    Index(None, "owner_id", "id"),
+    Index(None, "owner_id", "status"),
+)
+
+_QUEUED = text("status = 'queued'")
+
+Index(
+    "ix_jobs_queue",
+    jobs.c.priority.desc(),
+    jobs.c.created_at,
+    jobs.c.id,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp),
+    Column("revoked_at", Timestamp),
+    Column("last_used_at", Timestamp),
+    Column("max_queued", Integer),
+    Column("max_running", Integer),
+    Column("max_stored_bytes", BigInteger),
+    Column("max_device_seconds", BigInteger),
+    Column("device_seconds", Float(53), nullable=False),
+    CheckConstraint(_one_of("scope", ["read", "submit", "admin"]), name="scope"),
+    CheckConstraint("length(sha256) = 64", name="sha256"),
+    Index(None, "sha256", unique=True),
 )
 
 attempts = Table(
@@ -134,6 +180,8 @@ attempts = Table(
     CheckConstraint("(ended_at IS NULL) = (reason IS NULL)", name="ended"),
 )
 
+_UNNUMBERED = text("number IS NULL")
+
 events = Table(
     "events",
     metadata,
@@ -143,8 +191,33 @@ events = Table(
     Column("at", Timestamp, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("data", Json, nullable=False),
+    Column("number", BigInteger),
     PrimaryKeyConstraint("job_id", "id"),
     CheckConstraint("id > 0", name="id"),
+    Index(None, "number", unique=True),
+    Index("ix_events_unnumbered", "job_id", "id", sqlite_where=_UNNUMBERED, postgresql_where=_UNNUMBERED),
+)
+
+event_numbers = Table(
+    "event_numbers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="id"),
+)
+"""One row: the newest number that an event has got."""
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request_digest", Text, nullable=False),
+    Column("status_code", Integer, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("expires_at", Timestamp, nullable=False, index=True),
+    PrimaryKeyConstraint("owner", "key"),
 )
 
 metrics = Table(
@@ -192,5 +265,64 @@ workers = Table(
     Column("heartbeat", BigInteger, nullable=False),
     Column("started_at", Timestamp, nullable=False),
     Column("last_seen_at", Timestamp, nullable=False),
+    Column("cpu_domain", Text),
+    Column("cuda_domain", Text),
     CheckConstraint(_one_of("status", ["active", "draining", "stopped"]), name="status"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text),
+    Column("filename", Text),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("received", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("completed_at", Timestamp),
+    CheckConstraint("received >= 0 AND received <= bytes", name="received"),
+    CheckConstraint("completed_at IS NULL OR received = bytes", name="completed_at"),
+    CheckConstraint("length(sha256) = 64", name="sha256"),
+    Index(None, "sha256"),
+    Index(None, "expires_at"),
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text),
+    Column("name", Text, nullable=False),
+    Column("format", Json, nullable=False),
+    Column("upload_id", Text, nullable=False),
+    Column("upload_sha256", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("digest", Text),
+    Column("content", Json),
+    Column("bytes", BigInteger),
+    Column("report", Json),
+    Column("created_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    CheckConstraint(_one_of("status", ["validating", "ready", "refused"]), name="status"),
+    CheckConstraint("(status = 'ready') = (digest IS NOT NULL)", name="digest"),
+    CheckConstraint("(status = 'ready') = (content IS NOT NULL)", name="content"),
+    CheckConstraint("(status = 'validating') = (finished_at IS NULL)", name="finished_at"),
+    Index(None, "status"),
+    Index(None, "digest"),
+)
+
+sheets = Table(
+    "sheets",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
+    Column("spec", Json, nullable=False),
+    Column("error", Text),
+    Column("requested_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    CheckConstraint("error IS NULL OR finished_at IS NOT NULL", name="error"),
+    Index(None, "finished_at"),
 )

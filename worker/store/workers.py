@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,6 +28,9 @@ class Worker:
     heartbeat: int
     started_at: datetime
     last_seen_at: datetime
+    cpu_domain: str | None
+    """Determinism domain of its trainers on the CPU; None until it is found."""
+    cuda_domain: str | None
 
 
 def register(c: Connection, *, worker_id: str, host: str, pid: int, device: str, slots: int, threads: int) -> None:
@@ -58,8 +62,20 @@ def beat(c: Connection, worker_id: str, status: str) -> None:
     )
 
 
+def record_domains(c: Connection, worker_id: str, domains: Mapping[str, str]) -> None:
+    """Note the worker's determinism domain on each device."""
+    found = {"cpu_domain": domains.get("cpu"), "cuda_domain": domains.get("cuda")}
+    c.execute(update(workers).where(workers.c.id == worker_id).values(found))
+
+
 def recent(c: Connection, *, seconds: float) -> list[Worker]:
     """The active workers that were seen in the last `seconds`."""
     since = datetime.now(UTC) - timedelta(seconds=seconds)
     query = select(workers).where(workers.c.status == "active", workers.c.last_seen_at >= since)
     return [Worker(**row._asdict()) for row in c.execute(query.order_by(workers.c.id))]
+
+
+def known(c: Connection) -> list[Worker]:
+    """Every worker that was seen within a day, those that came last first."""
+    query = select(workers).order_by(workers.c.started_at.desc(), workers.c.id)
+    return [Worker(**row._asdict()) for row in c.execute(query)]
