@@ -10,9 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -20,7 +18,7 @@ from cnn.augmentation import build_augmentation
 from cnn.data import Data
 from cnn.errors import TrainingError
 from cnn.randomness import derived_generator
-from cnn.sheets import sheet
+from cnn.sheets import of_all_classes, sheet
 from cnn.spec import TrainingSpec
 from cnn.splits import train_val_split
 from cnn.transforms.draws import Draws
@@ -36,21 +34,12 @@ def contact_sheet(spec: TrainingSpec, data: Data, *, rows: int = ROWS, epochs: i
     images with neither one nor three channels the first channel is.
     """
     kept, _ = train_val_split(data.train_labels, spec.split.val_fraction, spec.split.num_train, spec.split.seed)
-    shown = _of_all_classes(data.train_labels[kept], rows)
+    shown = of_all_classes(data.train_labels[kept], rows)
     images, labels = data.train_images[kept[shown]], data.train_labels[kept[shown]]
     originals = torch.from_numpy(images)
     columns = [originals, *_augmented(spec, originals, torch.from_numpy(labels), torch.from_numpy(shown), epochs)]
     names = [spec.dataset.info.labels[label] for label in labels]
     return sheet([column.numpy() for column in columns], names, first_apart=True)
-
-
-def _of_all_classes(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Places of the first image of each class, of the second and so on, in order of the classes."""
-    order = np.argsort(labels, kind="stable")
-    first = np.searchsorted(labels[order], labels[order])
-    turn = np.arange(len(labels)) - first
-    chosen: NDArray[np.int64] = order[np.argsort(turn, kind="stable")[:number]]
-    return chosen
 
 
 def _augmented(spec: TrainingSpec, images: Tensor, labels: Tensor, samples: Tensor, epochs: int) -> list[Tensor]:

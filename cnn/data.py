@@ -106,16 +106,24 @@ def decoded_once(folder: Path, decode: Callable[[], Data]) -> Data:
         data = decode()
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoded-"))
-        for part in PARTS:
-            np.save(temporary / f"{part}.npy", getattr(data, part))
-        (temporary / "digest.json").write_text(json.dumps({"digest": data.digest}))
         try:
+            write_decoded(temporary, data)
             os.rename(temporary, folder)
-        except OSError:  # another process was faster: its files have the same content
+        except OSError:  # the disk is full, or another process was faster: its files have the same content
             shutil.rmtree(temporary)
             if not folder.is_dir():
                 raise
-    # Copy-on-write maps share their pages between processes, and torch takes them without a warning.
+    return read_decoded(folder)
+
+
+def write_decoded(folder: Path, data: Data) -> None:
+    for part in PARTS:
+        np.save(folder / f"{part}.npy", getattr(data, part))
+    (folder / "digest.json").write_text(json.dumps({"digest": data.digest}))
+
+
+def read_decoded(folder: Path) -> Data:
+    """Copy-on-write maps of the arrays share their pages between processes, and torch takes them without a warning."""
     train_images, train_labels, test_images, test_labels = (
         np.load(folder / f"{part}.npy", mmap_mode="c") for part in PARTS
     )

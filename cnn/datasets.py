@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from cnn.base import Spec
-from cnn.errors import DataCorrupt
+from cnn.base import Items, Spec
+from cnn.errors import DataCorrupt, DatasetMissing
 from cnn.formats import cifar100_labels
 from cnn.local_datasets import IDX, NPZ, ImageFolder
 
 if TYPE_CHECKING:
     from cnn.data import Data
+
+
+Size = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Published(Spec):
     local_path: ClassVar[bool] = False
     """Whether the spec names files of the machine that trains, which is nothing to accept from somebody else."""
     info: ClassVar[DatasetInfo]
+    known_digest: ClassVar[str | None] = None
+    """Of the images and labels, where it is known before they are loaded."""
 
     def load(self, data_dir: Path) -> Data:
         """Decoded once. Raises DatasetMissing, which says what to do, or DataCorrupt."""
@@ -172,10 +177,65 @@ class Digits(Published):
         return read_digits()
 
 
+class Content(Spec):
+    """What registration found in a dataset."""
+
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    """Of the images and labels."""
+    shape: Annotated[tuple[Size, Size, Size], Field(strict=False)]
+    """Channels, height and width of an image."""
+    labels: Annotated[Items[str], Field(min_length=1)]
+    """The classes in the order of their numbers."""
+    num_train: Size
+    num_test: Size
+
+
+class Registered(Spec):
+    """A dataset that was uploaded and registered: `POST /v1/datasets`."""
+
+    type: Literal["registered"] = "registered"
+    local_path: ClassVar[bool] = False
+    id: Annotated[str, Field(pattern=r"^ds_[0-9a-z]{26}$")]
+    """Which one."""
+    content: Content | None = None
+    """The server fills it in when a job is submitted, whatever was sent; a stored spec has it."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Raises DatasetMissing when nobody has filled in the content."""
+        content = self._filled()
+        return DatasetInfo(self.id, content.shape, content.labels, content.num_train, content.num_test)
+
+    @property
+    def known_digest(self) -> str:
+        return self._filled().digest
+
+    def load(self, data_dir: Path) -> Data:
+        """Map what registration decoded. Raises DatasetMissing when it was deleted."""
+        from cnn.data import read_decoded
+
+        content = self._filled()
+        folder = registered_folder(data_dir, content.digest)
+        if not folder.is_dir():
+            raise DatasetMissing(f"{folder} does not exist: the dataset {self.id} was deleted, or is on another server")
+        return read_decoded(folder)
+
+    def _filled(self) -> Content:
+        if self.content is None:
+            raise DatasetMissing(f"there is no dataset {self.id} that is ready: GET /v1/datasets lists those there are")
+        return self.content
+
+
+def registered_folder(data_dir: Path, digest: str) -> Path:
+    """Where the arrays of registered datasets with this digest are."""
+    return data_dir / "datasets" / "registered" / digest.removeprefix("sha256:")
+
+
 Dataset = TypeAliasType(
     "Dataset",
     Annotated[
-        FashionMNIST | MNIST | CIFAR10 | CIFAR100 | Digits | ImageFolder | NPZ | IDX, Field(discriminator="type")
+        FashionMNIST | MNIST | CIFAR10 | CIFAR100 | Digits | Registered | ImageFolder | NPZ | IDX,
+        Field(discriminator="type"),
     ],
 )
 LOCAL_TYPES = frozenset(member.model_fields["type"].default for member in (ImageFolder, NPZ, IDX))

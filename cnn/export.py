@@ -10,13 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn.checkpoints import fsync
-from cnn.events import Artifact, Metrics
+from cnn.events import Artifact, Metrics, Warning_
+from cnn.onnx_export import ExportFailed, export_onnx
 from cnn.report import AVERAGING, confusion_picture
 from cnn.spec import TrainingSpec
+
+MAX_COMPARED = 8
 
 
 def export(
@@ -46,6 +51,19 @@ def export_weights(folder: Path, name: str, weights: Mapping[str, Tensor], step:
     """Write weights as safetensors. One metadata entry at most: the order of several is not defined."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}
     return write(folder, name, save(tensors, metadata={"format": "pt"}), "application/octet-stream", step)
+
+
+def export_model(
+    folder: Path, network: nn.Module, weights: Mapping[str, Tensor], images: NDArray[np.uint8], step: int
+) -> Iterator[Artifact | Warning_]:
+    """Write `model.onnx` and how close it is to torch on some of `images`; or tell why there is none."""
+    try:
+        model, report = export_onnx(network, weights, images[:MAX_COMPARED])
+    except ExportFailed as error:
+        yield Warning_(f"there is no model.onnx: {error.message}")
+        return
+    yield write(folder, "model.onnx", model, "application/octet-stream", step)
+    yield write(folder, "onnx_parity.json", report, "application/json", step)
 
 
 def _table(metrics: Sequence[Metrics]) -> str:

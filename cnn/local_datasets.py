@@ -30,6 +30,7 @@ class Local(Spec):
 
     type: str
     local_path: ClassVar[bool] = True
+    known_digest: ClassVar[None] = None
     path: Annotated[Path, Field(strict=False)]
     """Where the files are; a relative path begins at the folder in which the process was started."""
 

@@ -47,6 +47,15 @@ def sheet(columns: Sequence[NDArray[Any]], labels: Sequence[str], *, first_apart
     return file.getvalue()
 
 
+def of_all_classes(labels: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Places of the first image of each class, of the second and so on, in order of the classes."""
+    order = np.argsort(labels, kind="stable")
+    first = np.searchsorted(labels[order], labels[order])
+    turn = np.arange(len(labels)) - first
+    chosen: NDArray[np.int64] = order[np.argsort(turn, kind="stable")[:number]]
+    return chosen
+
+
 def _short(label: str) -> str:
     """What fits beside the pictures."""
     return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 2]}.."

@@ -165,7 +165,8 @@ class TrainingSpec(Spec):
             _ = self.dataset.info
         except (DatasetMissing, DataCorrupt) as error:
             hint = f" ({error.hint})" if error.hint else ""
-            raise spec_error(error.code, "/dataset/path", f"{error.message}{hint}") from error
+            place = "/dataset/path" if self.dataset.local_path else "/dataset/id"
+            raise spec_error(error.code, place, f"{error.message}{hint}") from error
 
     def _check_model(self) -> None:
         info = self.dataset.info

@@ -11,7 +11,7 @@ from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
 from cnn.errors import Diverged, TrainingError
 from cnn.events import Event, Phase, Stopped, Warning_
-from cnn.export import export, export_weights, write
+from cnn.export import export, export_model, export_weights, write
 from cnn.gan_training import GanTraining
 from cnn.run import Clock, Run
 from cnn.spec import TrainingSpec
@@ -74,6 +74,8 @@ def train(
     if artifacts:
         yield Phase("exporting")
         yield from export(artifacts, spec, run.delivered_weights(), run.metrics, report, result.step)
+        network, weights = run.learner.network, run.delivered_weights()
+        yield from export_model(artifacts, network, weights, data.test_images, result.step)
         yield write(artifacts, "augmentation.png", contact_sheet(spec, data), "image/png", result.step)
         if run.gan:
             yield from run.gan.export(artifacts)

@@ -39,12 +39,7 @@ class IdxFiles:
     def info(self, name: str) -> DatasetInfo:
         """From the labels and the header of the training images; the images themselves are not read."""
         train_labels, test_labels = _read_labels(self.train_labels), _read_labels(self.test_labels)
-        try:
-            with _open(self.train_images) as file:
-                shape = _read_header(self.train_images, file)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataCorrupt(f"{self.train_images}: {error}") from error
-        _, height, width = _image_shape(self.train_images, shape)
+        _, height, width = _image_shape(self.train_images, idx_shape(self.train_images))
         return DatasetInfo(
             name=name,
             shape=(1, height, width),
@@ -84,6 +79,15 @@ def read_published(folder: Path, name: str, title: str) -> Data:
 
 def _complete(place: Path, name: str) -> bool:
     return all((place / file).is_file() for file in FILES[name])
+
+
+def idx_shape(path: Path) -> tuple[int, ...]:
+    """What the header of an IDX file announces. Raises DataCorrupt."""
+    try:
+        with _open(path) as file:
+            return _read_header(path, file)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataCorrupt(f"{path}: {error}") from error
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """Those with 8 bits a value: Pillow would cut 16 bits and floats off at 255."""
+ORIENTATION = 0x0112
+"""Number of the EXIF field."""
 MAX_PIXELS = 50_000_000
 MAX_NAMED = 10
 
@@ -112,6 +115,28 @@ class ImageFolder:
         return images, np.array([label for _, label in samples], dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What `decode` will lose of an image, or turn."""
+
+    size: Size
+    has_frames: bool
+    has_alpha: bool
+    is_turned: bool
+    """Whether EXIF asks for it to be shown in another direction."""
+
+
+def read_header(file: Path) -> Header:
+    """Without decoding the pixels. Raises DataCorrupt."""
+    try:
+        with _open(file) as image:
+            alpha = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+            turned = image.getexif().get(ORIENTATION, 1) != 1
+            return Header((image.height, image.width), getattr(image, "is_animated", False), alpha, turned)
+    except _DECODING_ERRORS as error:
+        raise DataCorrupt(f"{file}: {error}") from error
+
+
 def decode(file: Path, image_size: Size | None, channels: int) -> Images:
     """The pixels (channels, H, W) of an image file, resized by antialiased bilinear interpolation to `image_size`.
 
@@ -153,11 +178,7 @@ def _open(file: Path) -> Image.Image:
 
 
 def _header_size(file: Path) -> Size:
-    try:
-        with _open(file) as image:
-            return image.height, image.width
-    except _DECODING_ERRORS as error:
-        raise DataCorrupt(f"{file}: {error}") from error
+    return read_header(file).size
 
 
 def _class_folders(folder: Path) -> list[Path]:

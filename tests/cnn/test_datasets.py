@@ -169,8 +169,8 @@ def test_digits_scales_0_to_16_to_bytes(tmp_path: Path) -> None:
 
 
 def test_those_who_must_not_give_paths_can_tell() -> None:
-    assert {member().type for member in MEMBERS if not member.local_path} == {
-        "fashion_mnist", "mnist", "cifar10", "cifar100", "digits"
+    assert {member.model_fields["type"].default for member in MEMBERS if not member.local_path} == {
+        "fashion_mnist", "mnist", "cifar10", "cifar100", "digits", "registered"
     }  # fmt: skip
     assert {member.model_fields["type"].default for member in MEMBERS if member.local_path} == LOCAL_TYPES
     assert all(("path" in member.model_fields) == member.local_path for member in MEMBERS)

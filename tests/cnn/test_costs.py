@@ -1,0 +1,96 @@
+"""What a run costs, against hand calculations and against the parts of the loop that it describes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from cnn import costs, evaluation
+from cnn.base import FLOAT_BYTES
+from cnn.batches import Batches
+from cnn.costs import MEGABYTE, memory, num_steps, steps_per_epoch, work
+from cnn.data import Data
+from cnn.learner import Learner
+from cnn.spec import TrainingSpec
+
+BIG = 512
+DENSE = [
+    {"type": "flatten"},
+    {"type": "linear", "out_features": BIG},
+    {"type": "relu"},
+    {"type": "linear", "out_features": 10},
+]
+
+
+def spec(*layers: Any, **parts: Any) -> TrainingSpec:
+    sent = {
+        "dataset": {"type": "digits"},
+        "model": {"type": "layers", "layers": [*(layers or DENSE)]},
+        "optimizer": {"type": "sgd"},
+        **parts,
+    }
+    return TrainingSpec.model_validate_json(json.dumps(sent))
+
+
+def test_steps_are_those_of_the_loop() -> None:
+    for drop_last in (True, False):
+        for batch_size, accumulate in ((32, 1), (100, 3)):
+            training = {"epochs": 4, "batch_size": batch_size, "accumulate": accumulate, "drop_last": drop_last}
+            chosen = spec(split={"num_train": 730}, training=training)
+            batches = Batches(
+                torch.zeros(730, 1, 1, 1),
+                torch.zeros(730, dtype=torch.int64),
+                size=batch_size * accumulate,
+                drop_last=drop_last,
+                augmentation=(),
+                num_classes=10,
+                seed=0,
+            )
+            assert steps_per_epoch(chosen) == batches.per_epoch
+            assert num_steps(chosen) == 4 * batches.per_epoch
+
+
+def test_work_of_a_run_by_hand() -> None:
+    # 1438 images, of which 144 are for validation; 359 for testing. A step takes 100 of 1000.
+    chosen = spec(split={"num_train": 1000}, training={"epochs": 2, "batch_size": 100})
+    passes = 3 * 2 * 1000 + 3 * 144 + 359
+    values = 64 + BIG + BIG + 10
+    assert work(chosen) == costs.Work(20, passes * (64 * BIG + BIG * 10), passes * FLOAT_BYTES * values)
+    assert work(chosen, epochs=1).steps == 10
+
+
+def test_the_batches_of_an_evaluation_are_those_of_evaluate() -> None:
+    assert (costs.EVALUATION_BATCH, costs.EVALUATION_VALUES) == (evaluation.MAX_BATCH, evaluation.MAX_BATCH_VALUES)
+
+
+def test_memory_of_weights_counts_what_the_learner_holds(digits: Data) -> None:
+    """Parameters, their gradients and the state of each optimizer."""
+    for optimizer in ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "amsgrad", "nadam", "lion", "muon"):
+        chosen = spec(optimizer={"type": optimizer}, split={"val_fraction": 0.0})
+        learner = Learner(chosen, digits.train_images, digits.train_labels, torch.device("cpu"))
+        images, labels = torch.from_numpy(digits.train_images[:64]), torch.from_numpy(digits.train_labels[:64])
+        learner.update(1, 1, images, labels, 0.01)
+        of_optimizer = (tensor for name, tensor in learner.tensors().items() if name.startswith("optimizer."))
+        held = FLOAT_BYTES * sum(tensor.numel() for tensor in of_optimizer if tensor.numel() > 1)
+        lookahead = chosen.plan().weight_bytes if optimizer == "nesterov" else 0
+        weights = 2 * chosen.plan().weight_bytes + held + lookahead
+        assert abs(memory(chosen).weights / costs.TRANSIENT / weights - 1) < 0.01, optimizer
+
+
+def test_an_evaluation_holds_the_input_of_a_residual_block_while_its_branch_works() -> None:
+    conv = {"type": "conv2d", "out_channels": 8, "kernel_size": 3, "padding": "same"}
+    head = [{"type": "flatten"}, {"type": "linear", "out_features": 10}]
+    block = {"type": "residual", "layers": [conv, {"type": "relu"}]}
+    plain, residual = spec(conv, conv, {"type": "relu"}, *head), spec(conv, block, *head)
+    image = FLOAT_BYTES * 8 * 8 * 8 * 1000
+    assert memory(plain).evaluation == costs.REPORT_BYTES + 2 * image
+    assert memory(residual).evaluation == costs.REPORT_BYTES + 3 * image
+
+
+def test_total_is_the_sum_of_the_parts() -> None:
+    parts = memory(spec(training={"batch_size": 128}))
+    assert parts.total == parts.base + parts.dataset + parts.weights + parts.activations + parts.evaluation
+    assert parts.dataset == (1294 + 144) * (64 + 8)
+    assert parts.base > 100 * MEGABYTE
