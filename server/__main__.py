@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+
 import uvicorn
+from fastapi import FastAPI
 
+from server import auth
 from server.app import create_app
+from server.auth import InsecureBind
+from worker import log_format
 from worker.settings import Settings
+from worker.store.database import DatabaseUnavailable
+
+STOP_SECONDS = 3
+"""How long a request that is being answered may hold up the shutdown."""
 
 
-def main() -> None:
+class Server(uvicorn.Server):
+    """Ends open streams and waiting requests when it is told to stop, instead of waiting for their clients."""
+
+    def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, log_level: str | None = None) -> None:
+        self._app = app
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_level=log_level,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            server_header=False,
+        )
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.services.tailer.end_streams()
+        await super().shutdown(sockets)
+
+
+def main() -> int:
     settings = Settings()
-    # An open event stream would hold up the shutdown without the limit.
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=3,
-        server_header=False,
-    )
+    try:
+        auth.prepare(settings)
+    except (InsecureBind, DatabaseUnavailable) as error:
+        sys.stderr.write(f"the API cannot start: {error}\n")
+        return 2
+    log_format.configure(settings)
+    Server(create_app(settings), host=settings.host, port=settings.port).run()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

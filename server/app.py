@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from server import errors, openapi
+from server import auth, errors, openapi
+from server.auth import Authentication
 from server.bell import Bell
 from server.middleware import LOOPBACK_HOSTS, BodyLimit, HostsAndOrigins, RequestIds
-from server.routes import artifacts, events, health, intents, jobs, logs, metrics
+from server.observability import Observation, RequestMetrics
+from server.queueing import QueueView
+from server.rates import RateLimiter
+from server.routes import (
+    artifacts,
+    attempts,
+    batch,
+    datasets,
+    events,
+    health,
+    intents,
+    jobs,
+    keys,
+    logs,
+    metrics,
+    operations,
+    plans,
+    uploads,
+)
 from server.services import Services
+from server.tailer import Tailer
 from worker.artifacts import BlobStore
 from worker.queue import make_celery, ring
 from worker.reconcile import Reconciler
@@ -23,10 +44,18 @@ from worker.store.database import Database
 
 DESCRIPTION = "POST a spec, get a trained CNN. Errors are `application/problem+json`; lists are pages with a cursor."
 
+PUBLIC = (health.get_health, health.get_readiness)
+"""The routes that need no key; `/openapi.json`, which holds nothing of this installation, needs none either."""
+
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The API over one job system; `settings` come from the environment when not given."""
+    """The API over one job system; `settings` come from the environment when not given.
+
+    Raises:
+        InsecureBind: everybody on the network could ask without a key.
+    """
     settings = settings or Settings()
+    auth.check_address(settings)
     app = FastAPI(
         title="epochd",
         version=version("epochd"),
@@ -36,15 +65,35 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
+        dependencies=[Depends(Authentication(PUBLIC, RateLimiter(settings.rate_limit)))],
+        responses=openapi.problems(401, 403, 429),
     )
-    for routes in (jobs, intents, metrics, events, logs, artifacts, health):
+    for routes in (
+        jobs,
+        batch,
+        intents,
+        attempts,
+        metrics,
+        events,
+        logs,
+        artifacts,
+        plans,
+        uploads,
+        datasets,
+        keys,
+        operations,
+        health,
+    ):
         app.include_router(routes.router)
+    app.include_router(keys.own_router)
+    app.state.metrics = RequestMetrics()
     hosts = (*LOOPBACK_HOSTS, settings.host, *_names(settings.allowed_hosts))
     app.add_middleware(BodyLimit)
     app.add_middleware(HostsAndOrigins, hosts=hosts, origins=_names(settings.allowed_origins))
+    app.add_middleware(Observation, metrics=app.state.metrics)
     app.add_middleware(RequestIds)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, PUBLIC)
     return app
 
 
@@ -52,15 +101,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     database = Database(settings.resolved_database_url())
     await run_in_threadpool(database.migrate)
+    await run_in_threadpool(auth.check_keys, settings, database)
     celery = make_celery(settings)
     bell = Bell(partial(ring, celery))
     reconciler = Reconciler(database, celery, settings)
     reconciler.start()
-    app.state.services = Services(settings, database, BlobStore(settings.data_dir), celery, bell)
+    tailer = Tailer(database)
+    queue = QueueView(settings.lease_seconds)
+    await run_in_threadpool(tailer.start, asyncio.get_running_loop())
+    app.state.services = Services(settings, database, BlobStore(settings.data_dir), celery, bell, tailer, queue)
     try:
         yield
     finally:
         reconciler.stop()
+        await run_in_threadpool(tailer.stop)
         await run_in_threadpool(bell.close)
         await run_in_threadpool(database.close)
 

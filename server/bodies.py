@@ -59,7 +59,9 @@ class JsonRequest(Request):
         return body
 
     async def json(self) -> Any:
-        return await run_in_threadpool(parse, await self.body())
+        """The value is kept as `request.state.body`, too, for dependencies that look at it before it is validated."""
+        self.state.body = await run_in_threadpool(parse, await self.body())
+        return self.state.body
 
 
 def _require_json(content_type: str | None, content_encoding: str | None) -> None:

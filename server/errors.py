@@ -3,17 +3,33 @@
 ProblemError                  an answer that is an error
 ├── MalformedBody        400  the body is not JSON, or has values that JSON or this API cannot hold
 ├── HostNotAllowed       400  the `Host` header names somebody else
-├── OriginNotAllowed     403  a page of another origin asks for a change
+├── Unauthenticated      401  no API key, or none that is active
+├── Forbidden            403  the caller may not do that
+│   ├── QuotaUsedUp           the API key's quota has no room, and waiting does not help
+│   ├── OriginNotAllowed      a page of another origin asks for a change
+│   └── InsufficientScope     the API key is not for that
 ├── NotFound             404  no such path
 │   ├── JobNotFound           no such job
-│   └── ArtifactNotFound      the job has no such artifact
+│   ├── ArtifactNotFound      the job has no such artifact
+│   ├── ApiKeyNotFound        no such API key
+│   ├── UploadNotFound        no such upload, or no longer
+│   └── DatasetNotFound       no such dataset
 ├── BodyTimeout          408  the body came too slowly
 ├── Conflict             409  the job's status does not allow it
+│   ├── DuplicateJob          a job of this spec is there, and must not be
+│   └── DatasetNotReady       the dataset is still being validated, or was refused
+├── PreconditionFailed   412  what `If-Match` names has changed
 ├── ContentTooLarge      413  the body is larger than the limit
 ├── UnsupportedMediaType 415  the body is not `application/json`
 ├── RangeNotSatisfiable  416  the range lies behind the end
 ├── InvalidRequest       422  the body or a parameter has the wrong meaning
-└── Unavailable          503  the database, the queue or a worker is away
+│   ├── DigestMismatch        the bytes that came are not those that were announced
+│   ├── UploadDiscarded       the same of a whole file, which was thrown away
+│   └── IdempotencyKeyReused  the `Idempotency-Key` belongs to another request
+├── TooManyRequests      429  the API key's quota has no room now
+│   └── RateLimited           too many requests with this API key
+├── Unavailable          503  the database, the queue or a worker is away
+└── InsufficientStorage  507  the disk has no room for it
 """
 
 from __future__ import annotations
@@ -41,7 +57,9 @@ from server.schemas import ErrorItem, Problem
 from server.validation import error_items
 from server.wording import quoted
 from worker.jobs import InvalidTransition, allowed_actions
+from worker.jobs import JobNotFound as UnknownJob
 from worker.store.database import DatabaseUnavailable
+from worker.store.quotas import QuotaExceeded
 
 MEDIA_TYPE = "application/problem+json"
 logger = logging.getLogger(__name__)
@@ -76,9 +94,26 @@ class HostNotAllowed(ProblemError):
     code = "host_not_allowed"
 
 
-class OriginNotAllowed(ProblemError):
+class Unauthenticated(ProblemError):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "unauthenticated"
+
+
+class Forbidden(ProblemError):
     status = HTTPStatus.FORBIDDEN
+    code = "forbidden"
+
+
+class OriginNotAllowed(Forbidden):
     code = "origin_not_allowed"
+
+
+class InsufficientScope(Forbidden):
+    code = "insufficient_scope"
+
+
+class QuotaUsedUp(Forbidden):
+    code = "quota_exceeded"
 
 
 class NotFound(ProblemError):
@@ -94,6 +129,18 @@ class ArtifactNotFound(NotFound):
     code = "artifact_not_found"
 
 
+class ApiKeyNotFound(NotFound):
+    code = "api_key_not_found"
+
+
+class UploadNotFound(NotFound):
+    code = "upload_not_found"
+
+
+class DatasetNotFound(NotFound):
+    code = "dataset_not_found"
+
+
 class BodyTimeout(ProblemError):
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "body_timeout"
@@ -102,6 +149,19 @@ class BodyTimeout(ProblemError):
 class Conflict(ProblemError):
     status = HTTPStatus.CONFLICT
     code = "conflict"
+
+
+class DuplicateJob(Conflict):
+    code = "duplicate_job"
+
+
+class PreconditionFailed(ProblemError):
+    status = HTTPStatus.PRECONDITION_FAILED
+    code = "precondition_failed"
+
+
+class DatasetNotReady(Conflict):
+    code = "dataset_not_ready"
 
 
 class ContentTooLarge(ProblemError):
@@ -124,16 +184,41 @@ class InvalidRequest(ProblemError):
     code = "invalid_request"
 
 
+class IdempotencyKeyReused(InvalidRequest):
+    code = "idempotency_key_reused"
+
+
+class DigestMismatch(InvalidRequest):
+    code = "digest_mismatch"
+
+
+class UploadDiscarded(InvalidRequest):
+    code = "upload_discarded"
+
+
+class TooManyRequests(ProblemError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "quota_exceeded"
+
+
+class RateLimited(TooManyRequests):
+    code = "rate_limited"
+
+
 class Unavailable(ProblemError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "unavailable"
 
 
-def problem_response(scope: Scope, error: HTTPException) -> Response:
-    """The answer for an error. ASCII only and without NaN, so that there is no error that it cannot say."""
+class InsufficientStorage(ProblemError):
+    status = HTTPStatus.INSUFFICIENT_STORAGE
+    code = "insufficient_storage"
+
+
+def problem_of(scope: Scope, error: HTTPException) -> dict[str, Any]:
+    """The `Problem` that an error is, with the further members of its kind."""
     status = HTTPStatus(error.status_code)
     code = error.code if isinstance(error, ProblemError) else status.phrase.lower().replace(" ", "_").replace("-", "_")
-    request_id: str = scope["state"]["request_id"]
     problem: Problem = {
         "type": f"/problems/{code}",
         "title": status.phrase,
@@ -141,20 +226,27 @@ def problem_response(scope: Scope, error: HTTPException) -> Response:
         "detail": error.detail,
         "instance": quote(scope["path"]),
         "code": code,
-        "request_id": request_id,
+        "request_id": scope["state"]["request_id"],
         "errors": list(error.errors) if isinstance(error, ProblemError) else [],
     }
-    members = error.members if isinstance(error, ProblemError) else {}
-    content = json.dumps({**problem, **members}, ensure_ascii=True, allow_nan=False)
-    headers = {**(error.headers or {}), "X-Request-Id": request_id}
-    return Response(content, status.value, headers, MEDIA_TYPE)
+    return {**problem, **(error.members if isinstance(error, ProblemError) else {})}
+
+
+def problem_response(scope: Scope, error: HTTPException) -> Response:
+    """The answer for an error. ASCII only and without NaN, so that there is no error that it cannot say."""
+    problem = problem_of(scope, error)
+    content = json.dumps(problem, ensure_ascii=True, allow_nan=False)
+    headers = {**(error.headers or {}), "X-Request-Id": problem["request_id"]}
+    return Response(content, error.status_code, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     """Make every error of the app a problem."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(InvalidTransition, _conflict)
+    app.add_exception_handler(InvalidTransition, _job_error)
+    app.add_exception_handler(UnknownJob, _job_error)
+    app.add_exception_handler(QuotaExceeded, _job_error)
     app.add_exception_handler(DatabaseUnavailable, _database_away)
     app.add_exception_handler(Exception, _internal_error)
 
@@ -194,11 +286,25 @@ def _json_schema(annotation: Any) -> Schema:
     return TypeAdapter(annotation).json_schema()
 
 
-def _conflict(request: Request, error: Exception) -> Response:
-    assert isinstance(error, InvalidTransition)
-    actions: list[JsonValue] = list(allowed_actions(error.job))
-    members: dict[str, JsonValue] = {"job_status": str(error.job.status), "allowed_actions": actions}
-    return problem_response(request.scope, Conflict(str(error), members=members))
+def as_problem(error: ProblemError | InvalidTransition | UnknownJob | QuotaExceeded) -> ProblemError:
+    """What the store says of a job, as a client gets it."""
+    match error:
+        case InvalidTransition(job=job):
+            actions: list[JsonValue] = list(allowed_actions(job))
+            return Conflict(str(error), members={"job_status": str(job.status), "allowed_actions": actions})
+        case UnknownJob():
+            return JobNotFound(str(error))
+        case QuotaExceeded(quota=quota):
+            room: dict[str, JsonValue] = {"quota": quota, "limit": error.limit, "used": error.used}
+            if quota == "queued":
+                return TooManyRequests(str(error), members=room, headers={"Retry-After": "30"})
+            return QuotaUsedUp(str(error), members=room)
+    return error
+
+
+def _job_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidTransition | UnknownJob | QuotaExceeded)
+    return problem_response(request.scope, as_problem(error))
 
 
 def _database_away(request: Request, error: Exception) -> Response:

@@ -18,6 +18,8 @@ from server.wording import quoted
 MAX_BODY_BYTES = 2**20
 BODY_SECONDS = 30.0
 """How long a client may take to send a body."""
+MAX_PART_BYTES, PART_SECONDS = 2**26, 600.0
+"""The same for a part of an upload."""
 DISCARD_BYTES = 2**28
 """How much of a body that is too large is read and thrown away, so that the client gets to read the answer."""
 
@@ -50,6 +52,7 @@ class RequestIds:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
+                headers.update(scope["state"].get("response_headers", {}))
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -103,17 +106,19 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        is_part = scope["method"] == "PATCH" and scope["path"].startswith("/v1/uploads/")
+        max_bytes, seconds = (MAX_PART_BYTES, PART_SECONDS) if is_part else (self.max_bytes, self.seconds)
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self.max_bytes:
+        if length.isdecimal() and int(length) > max_bytes:
             if headers.get("expect", "").lower() != "100-continue":
                 await self._discard(receive)
-            await problem_response(scope, self._too_large(f"{length} bytes"))(scope, receive, send)
+            await problem_response(scope, _too_large(max_bytes, f"{length} bytes"))(scope, receive, send)
             return
-        await self.app(scope, self._limited(receive), send)
+        await self.app(scope, self._limited(receive, max_bytes, seconds), send)
 
-    def _limited(self, receive: Receive) -> Receive:
-        deadline = time.monotonic() + self.seconds
+    def _limited(self, receive: Receive, max_bytes: int, seconds: float) -> Receive:
+        deadline = time.monotonic() + seconds
         num_bytes = 0
         complete = False
 
@@ -125,14 +130,14 @@ class BodyLimit:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     message = await receive()
             except TimeoutError as error:
-                detail = f"expected the whole body within {self.seconds:g} s, got {num_bytes} bytes"
+                detail = f"expected the whole body within {seconds:g} s, got {num_bytes} bytes"
                 raise BodyTimeout(detail, headers={"Connection": "close"}) from error
             num_bytes += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if num_bytes > self.max_bytes:
+            if num_bytes > max_bytes:
                 if not complete:
                     await self._discard(receive)
-                raise self._too_large(f"more than {self.max_bytes} bytes")
+                raise _too_large(max_bytes, f"more than {max_bytes} bytes")
             return message
 
         return limited
@@ -149,7 +154,6 @@ class BodyLimit:
         except TimeoutError:
             return
 
-    def _too_large(self, got: str) -> ContentTooLarge:
-        return ContentTooLarge(
-            f"expected a body of at most {self.max_bytes} bytes, got {got}", headers={"Connection": "close"}
-        )
+
+def _too_large(max_bytes: int, got: str) -> ContentTooLarge:
+    return ContentTooLarge(f"expected a body of at most {max_bytes} bytes, got {got}", headers={"Connection": "close"})

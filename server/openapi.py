@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -35,16 +36,17 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def install(app: FastAPI) -> None:
-    """Make `app.openapi()` describe problems."""
+def install(app: FastAPI, public: Collection[Callable[..., Any]]) -> None:
+    """Make `app.openapi()` describe problems, and which routes need no key."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = make()
-        schemas = document["components"]["schemas"]
-        if "Problem" not in schemas:
-            _describe_problems(document, schemas)
-        return document
+        if app.openapi_schema is None:
+            document = make()
+            _describe_problems(document, document["components"]["schemas"])
+            _describe_public(document, {function.__name__ for function in public})
+            return document
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
 
@@ -59,3 +61,12 @@ def _describe_problems(document: dict[str, Any], schemas: dict[str, Any]) -> Non
             responses = operation["responses"]
             if MEDIA_TYPE not in responses.get("422", {}).get("content", {MEDIA_TYPE: None}):
                 del responses["422"]  # FastAPI's own, where nothing can be invalid
+
+
+def _describe_public(document: dict[str, Any], operation_ids: Collection[str]) -> None:
+    for path in document["paths"].values():
+        for operation in path.values():
+            if operation["operationId"] in operation_ids:
+                del operation["security"]
+                for status_code in ("401", "403", "429"):
+                    del operation["responses"][status_code]

@@ -43,6 +43,14 @@ class Problem(TypedDict):
     """The kind of problem, for scripts."""
     request_id: str
     errors: list[ErrorItem]
+    quota: NotRequired[str]
+    """Where a quota of the API key has no room: which one."""
+    limit: NotRequired[int]
+    """Of that quota."""
+    used: NotRequired[float]
+    """Of that quota, with what is reserved for jobs that have not ended."""
+    job_id: NotRequired[str]
+    """In a conflict with `on_duplicate: reject`: the job that is there."""
     job_status: NotRequired[str]
     """In a conflict: the job's status."""
     allowed_actions: NotRequired[list[str]]
@@ -106,14 +114,24 @@ class JobFailure(Answer):
 class Queue(Answer):
     position: int
     """Place among the queued jobs; the next one to be claimed is 1."""
+    ahead: int
+    """Jobs that will be claimed before this one."""
+    estimated_start_at: datetime | None
+    """By what such jobs have taken so far; null where no worker is there that could take the job."""
 
 
 class Links(Answer):
     self: str
+    attempts: str
     events: str
     metrics: str
     logs: str
     artifacts: str
+
+
+class Limits(Answer):
+    max_runtime_seconds: int | None
+    """How long the attempts may run in total, counted anew after a retry; null for ever."""
 
 
 class Job(Answer):
@@ -125,6 +143,8 @@ class Job(Answer):
     priority: int
     status: str
     """`queued`, `running`, `paused`, `succeeded`, `failed` or `cancelled`."""
+    pause_reason: str | None
+    """What a paused job waits for: its `user`, or room where the `disk_full`; then it goes on by itself."""
     intent: str | None
     """What a user wants of a running job and has not happened yet: `cancel` or `pause`."""
     terminal: bool
@@ -148,6 +168,10 @@ class Job(Answer):
     threads: int | None
     device: str | None
     determinism: dict[str, Any] | None
+    """What the bytes of the results depend on beside spec, data and seed."""
+    on_domain_change: str
+    """Whether the job would `wait` or `continue` where no worker is there that gives the same bytes."""
+    limits: Limits
     created_at: datetime
     queued_at: datetime
     started_at: datetime | None
@@ -174,6 +198,50 @@ class Event(Answer):
     at: datetime
     attempt: int
     data: dict[str, Any]
+
+
+class LoggedEvent(Event):
+    """An event of one of all jobs."""
+
+    job_id: str
+    number: int
+    """Rises over the events of all jobs, with gaps; goes into `after`."""
+
+
+class Attempt(Answer):
+    """One try at a job by one worker."""
+
+    number: int
+    """Counts from 1, and rises with every try and retry."""
+    worker: str
+    device: str
+    started_at: datetime
+    ended_at: datetime | None
+    first_step: int
+    """The step that it continued from; 0 where it began from scratch."""
+    last_step: int | None
+    """The last step that it told of; null while it runs."""
+    exit_code: int | None
+    signal: int | None
+    """What killed the trainer, where something did."""
+    reason: str | None
+    """Why it ended."""
+
+
+class BatchResult(Answer):
+    """What came of a batch's action for one job."""
+
+    id: str
+    status_code: int
+    """What the same request for this job alone would have been answered with."""
+    job: Job | None
+    """The job after the action; null where it failed, or deleted the job."""
+    problem: Problem | None
+
+
+class BatchResults(Answer):
+    data: tuple[BatchResult, ...]
+    """In the order of the ids."""
 
 
 class Artifact(Answer):
@@ -204,6 +272,14 @@ class MetricPage(Page[MetricPoint]):
 
 class EventPage(Page[Event]):
     """Events, oldest first; `next_cursor` goes into `after`."""
+
+
+class LoggedEventPage(Page[LoggedEvent]):
+    """Events of all jobs, oldest first; `next_cursor` goes into `after`."""
+
+
+class AttemptPage(Page[Attempt]):
+    """Attempts, oldest first."""
 
 
 class ArtifactPage(Page[Artifact]):

@@ -9,6 +9,8 @@ from celery import Celery
 from fastapi import Depends, Request
 
 from server.bell import Bell
+from server.queueing import QueueView
+from server.tailer import Tailer
 from worker.artifacts import BlobStore
 from worker.settings import Settings
 from worker.store.database import Database
@@ -21,6 +23,8 @@ class Services:
     blobs: BlobStore
     celery: Celery
     bell: Bell
+    tailer: Tailer
+    queue: QueueView
 
 
 def _services(request: Request) -> Services:

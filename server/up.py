@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import select
 import signal
@@ -19,9 +18,11 @@ from typing import Final
 import httpx
 import typer
 
+from server import auth
+from server.auth import InsecureBind
 from server.guardian import Guardian, signal_groups
 from worker.settings import Settings, child_environment
-from worker.store.database import Database, DatabaseUnavailable
+from worker.store.database import DatabaseUnavailable
 from worker.valkey import Valkey, ValkeyError
 
 CHECK_SECONDS: Final = 0.2
@@ -110,19 +111,6 @@ class Part:
 
 def say(message: str) -> None:
     typer.echo(f"epochd | {message}")
-
-
-def check_address(host: str, dev: bool) -> None:
-    """Raise UpError unless only this machine can reach `host`: nobody is asked for a key yet."""
-    loopback = host == "localhost"
-    if not loopback:
-        try:
-            loopback = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-    if not loopback:
-        reason = "--dev needs no key and therefore" if dev else "without keys the server"
-        raise UpError(f"{reason} binds loopback only: expected EPOCHD_HOST to be 127.0.0.1 or ::1, got {host}")
 
 
 def free_port(host: str, port: int) -> int:
@@ -228,14 +216,6 @@ def embedded_broker(settings: Settings) -> Iterator[Valkey | None]:
         valkey.stop()
 
 
-def migrate(settings: Settings) -> None:
-    database = Database(settings.resolved_database_url())
-    try:
-        database.migrate()
-    finally:
-        database.close()
-
-
 def supervise(settings: Settings, terminations: int) -> None:
     with embedded_broker(settings) as valkey, closing(Guardian()) as guardian:
         parts = []
@@ -245,7 +225,7 @@ def supervise(settings: Settings, terminations: int) -> None:
         environment = child_environment(settings)
         parts.append(Part("worker", partial(module, "worker", environment), guardian))
         parts.append(Part("api", partial(module, "server", environment), guardian))
-        migrate(settings)
+        auth.prepare(settings)
         try:
             run(parts, f"http://{url_host(settings.host)}:{settings.port}", terminations)
         finally:
@@ -259,13 +239,15 @@ def up(settings: Settings, dev: bool) -> int:
     killed, the guardian ends the others.
     """
     try:
-        check_address(settings.host, dev)
+        if dev:
+            settings = settings.model_copy(update={"auth": "off"})
+        auth.check_address(settings)
         port = free_port(settings.host, settings.port)
         with termination_pipe() as terminations:
             supervise(
                 settings.model_copy(update={"port": port, "data_dir": settings.data_dir.absolute()}), terminations
             )
-    except (UpError, ValkeyError, DatabaseUnavailable) as error:
+    except (UpError, InsecureBind, ValkeyError, DatabaseUnavailable) as error:
         typer.echo(f"error: {error}", err=True)
         return 1
     return 0

@@ -19,7 +19,10 @@ MAY_IMPORT = {
 TORCH = ("torch", "torchvision")
 TRAINS = ("worker/trainer.py", "worker/launcher.py")
 """The modules outside of `cnn` that may load torch: they run in processes of their own."""
-CLIENT_SIDE = ("server/client.py", "server/cli.py", "server/progress.py", "server/schemas.py")
+CLIENT_SIDE = (
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "server/client").glob("*.py")),
+    *(f"server/{name}.py" for name in ("cli", "console", "datasets_cli", "keys_cli", "progress", "schemas", "dataset_schemas")),
+)
 """What a client installs without the server: these import no other part of it."""
 SOURCES = [path.relative_to(ROOT).as_posix() for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 

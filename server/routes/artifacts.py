@@ -8,10 +8,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from server import schemas
+from server.auth import CallerOf
 from server.errors import ArtifactNotFound
 from server.files import file_response
 from server.openapi import NOT_MODIFIED, body_of, problems
-from server.routes.jobs import find
+from server.representation import find
 from server.services import ServicesOf
 from server.wording import quoted
 from worker.store import artifacts
@@ -20,10 +21,10 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
 
 
 @router.get("", responses=problems(404, 503))
-def list_artifacts(job_id: str, services: ServicesOf) -> schemas.ArtifactPage:
+def list_artifacts(job_id: str, services: ServicesOf, caller: CallerOf) -> schemas.ArtifactPage:
     """The files that the job has made, the weights first."""
     with services.database.read() as connection:
-        find(connection, job_id)
+        find(connection, job_id, caller)
         found = artifacts.list_for(connection, job_id)
     data = tuple(map(schemas.Artifact.model_validate, found))
     return schemas.ArtifactPage(data=data, next_cursor=None, has_more=False)
@@ -35,10 +36,10 @@ def list_artifacts(job_id: str, services: ServicesOf) -> schemas.ArtifactPage:
     response_class=Response,
     responses=body_of("application/octet-stream") | NOT_MODIFIED | problems(404, 416, 503),
 )
-def get_artifact(job_id: str, name: str, request: Request, services: ServicesOf) -> Response:
+def get_artifact(job_id: str, name: str, request: Request, services: ServicesOf, caller: CallerOf) -> Response:
     """One file. Its entity tag is its SHA-256; `Range` and `If-Range` continue an interrupted download."""
     with services.database.read() as connection:
-        find(connection, job_id)
+        find(connection, job_id, caller)
         found = {artifact.name: artifact for artifact in artifacts.list_for(connection, job_id)}
     if name not in found:
         raise ArtifactNotFound(

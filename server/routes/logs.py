@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import Field
 
+from server.auth import CallerOf
 from server.files import blocks, file_response, tail_offset
 from server.openapi import body_of, problems
 from server.queries import QueryParameters
-from server.routes.jobs import find
+from server.representation import find
 from server.services import ServicesOf
 from worker.logs import log_path
 
@@ -27,10 +28,12 @@ class LogsQuery(QueryParameters):
 
 @router.head("", operation_id="head_logs", response_class=PlainTextResponse, responses=problems(404, 416, 422, 503))
 @router.get("", response_class=PlainTextResponse, responses=body_of("text/plain") | problems(404, 416, 422, 503))
-def get_logs(job_id: str, query: Annotated[LogsQuery, Query()], request: Request, services: ServicesOf) -> Response:
+def get_logs(
+    job_id: str, query: Annotated[LogsQuery, Query()], request: Request, services: ServicesOf, caller: CallerOf
+) -> Response:
     """The log as text; with `Range: bytes=<size>-` only what came since. 416 means that nothing did."""
     with services.database.read() as connection:
-        find(connection, job_id)
+        find(connection, job_id, caller)
     path = log_path(services.settings.data_dir, job_id)
     headers = {"Cache-Control": "no-store"}
     if not path.exists():  # nothing has been printed yet: the job waits

@@ -13,10 +13,11 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import Field
 
 from server import schemas
+from server.auth import CallerOf
 from server.decimation import decimate
 from server.openapi import Responses, problems
 from server.queries import Count, Limit, QueryParameters, Several, Text
-from server.routes.jobs import find
+from server.representation import find
 from server.services import Services, ServicesOf
 from worker.store import metrics
 from worker.store.metrics import Cursor, Point
@@ -45,11 +46,11 @@ class MetricsQuery(QueryParameters):
 
 @router.get("", response_model=schemas.MetricPage, responses=TABLES | problems(404, 422, 503))
 def list_metrics(
-    job_id: str, query: Annotated[MetricsQuery, Query()], services: ServicesOf
+    job_id: str, query: Annotated[MetricsQuery, Query()], services: ServicesOf, caller: CallerOf
 ) -> Response | schemas.MetricPage:
     """The points of a job's series, by step."""
     with services.database.read() as connection:
-        find(connection, job_id)
+        find(connection, job_id, caller)
         if query.format == "json" and query.max_points is None:
             found = metrics.points(
                 connection,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.integration.processes import command_line, descendants, wait_until
+from tests.integration.processes import descendants, trainers, wait_until
 
 EPOCHD = Path(sys.executable).parent / "epochd"
 LONG_JOB = {
@@ -55,7 +55,7 @@ class Group:
         job = self.client.post("/v1/jobs", json={"spec": LONG_JOB}).raise_for_status().json()
         wait_until(lambda: self.client.get(job["links"]["self"]).json()["phase"] == "training", seconds=60)
         self.members = descendants(self.process.pid)
-        assert any("worker.trainer" in command_line(pid) for pid in self.members)
+        assert trainers(self.process.pid)
         return str(job["id"])
 
     def signal(self, number: signal.Signals) -> int:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 15.0, pause: float = 0.05) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not so within {seconds} s"
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def children() -> dict[int, list[int]]:
@@ -42,6 +42,23 @@ def descendants(pid: int) -> set[int]:
 
 def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+
+def trainers(pid: int) -> set[int]:
+    """The trainers that the launcher of a worker has forked."""
+    return named("epochd-trainer", pid)
+
+
+def named(name: str, pid: int) -> set[int]:
+    """The processes of this name among the descendants of a process."""
+    return {child for child in descendants(pid) if _name(child) == name}
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def alive(pids: set[int]) -> set[int]:

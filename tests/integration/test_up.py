@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.up import UpError, check_address, free_port, up
+from server.up import UpError, free_port, up
 from tests.integration.group import EPOCHD, Group
 from tests.integration.processes import alive, command_line, wait_until
 from worker.settings import Settings
@@ -84,19 +84,6 @@ def test_a_part_that_cannot_start_ends_the_group_with_its_reason(
     captured = capfd.readouterr()
     assert re.search(r"error: (api|worker) exited with \d+ before the server was ready", captured.err)
     assert "nonsense" in captured.out
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_loopback_needs_no_key(host: str) -> None:
-    check_address(host, dev=False)
-    check_address(host, dev=True)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "epochd.example"])
-@pytest.mark.parametrize("dev", [True, False])
-def test_other_addresses_are_refused_without_keys(host: str, dev: bool) -> None:
-    with pytest.raises(UpError, match=rf"binds loopback only: expected EPOCHD_HOST .* got {host}"):
-        check_address(host, dev)
 
 
 def test_a_port_in_use_is_said() -> None:

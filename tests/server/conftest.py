@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data", redis_url=NO_QUEUE)
+    return Settings(data_dir=tmp_path / "data", redis_url=NO_QUEUE, auth="off")
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
+
+from server.__main__ import Server as Uvicorn
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class Server:
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[Server]:
+def serving(app: FastAPI) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=3))
+        server = Uvicorn(app, log_level="error")
         thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), daemon=True)
         thread.start()
         deadline = time.monotonic() + 20

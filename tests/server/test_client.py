@@ -40,7 +40,7 @@ def test_waiting_ends_with_the_terminal_job(client: Client, seed: Seed) -> None:
     job = seed.running()
     seen = []
     with client:
-        for state in client.wait(job.id, poll_seconds=0.01):
+        for state in client.wait(job.id):
             seen.append((state.status, state.intent))
             if len(seen) == 1:
                 with seed.database.write() as connection:
@@ -162,7 +162,7 @@ def test_waiting_outlives_a_short_absence_of_the_server(seed: Seed, server: Serv
             return super().handle_request(request)
 
     with Client(server.url, transport=Flaky()) as client:
-        states = client.wait(job.id, poll_seconds=0.01)
+        states = client.wait(job.id)
         assert next(states).status == "queued"
         with seed.database.write() as connection:
             intents.request_cancel(connection, job.id)

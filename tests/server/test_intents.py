@@ -47,7 +47,8 @@ async def test_a_paused_job_is_resumed(http: httpx.AsyncClient, seed: Seed) -> N
     path = f"/v1/jobs/{seed.queued().id}"
     paused = (await http.post(f"{path}/pause")).json()
     assert (paused["queue"], paused["allowed_actions"]) == (None, ["cancel", "resume"])
-    assert (await http.post(f"{path}/resume")).json()["queue"] == {"position": 1}
+    resumed = (await http.post(f"{path}/resume")).json()
+    assert resumed["queue"] == {"position": 1, "ahead": 0, "estimated_start_at": None}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ async def test_a_patch_changes_only_what_it_names(http: httpx.AsyncClient, seed:
     first, second = seed.queued("first"), seed.queued("second")
     patched = (await http.patch(f"/v1/jobs/{second.id}", json={"priority": 3, "tags": ["a"]})).json()
     assert (patched["name"], patched["priority"], patched["tags"]) == ("second", 3, ["a"])
-    assert patched["queue"] == {"position": 1}
+    assert patched["queue"] == {"position": 1, "ahead": 0, "estimated_start_at": None}
     assert (await http.patch(f"/v1/jobs/{first.id}", json={"name": None})).json()["name"] is None
     refused = await http.patch(f"/v1/jobs/{first.id}", json={"priority": None})
     assert refused.status_code == 422

@@ -27,7 +27,7 @@ async def test_a_submitted_job_is_created_with_every_default(http: httpx.AsyncCl
     assert (job["status"], job["intent"], job["terminal"], job["attempt"]) == ("queued", None, False, 0)
     assert (job["name"], job["priority"], job["tags"]) == ("Ziffern 0-9", 3, ["a", "b"])
     assert job["allowed_actions"] == ["cancel", "pause"]
-    assert job["queue"] == {"position": 1}
+    assert job["queue"] == {"position": 1, "ahead": 0, "estimated_start_at": None}
     assert job["dataset"] == {"id": "digits", "digest": None}
     assert job["spec"]["training"]["epochs"] == 5
     assert job["spec"]["model"]["layers"][1]["name"] == "relu1"
@@ -155,7 +155,7 @@ async def test_a_frozen_queue_delays_no_submission(tmp_path: Path) -> None:
     # The backlog accepts connections that nobody ever answers.
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         url = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
-        app = create_app(Settings(data_dir=tmp_path / "data", redis_url=url))
+        app = create_app(Settings(data_dir=tmp_path / "data", redis_url=url, auth="off"))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

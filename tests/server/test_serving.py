@@ -101,6 +101,7 @@ def test_the_api_alone_is_one_process_that_ends_when_told(tmp_path: Path) -> Non
         "EPOCHD_DATA_DIR": str(tmp_path),
         "EPOCHD_REDIS_URL": "redis://127.0.0.1:1/0",
         "EPOCHD_PORT": str(port),
+        "EPOCHD_AUTH": "off",
     }
     with subprocess.Popen([sys.executable, "-m", "server"], env=environment, stderr=subprocess.DEVNULL) as process:
         try:

@@ -1,0 +1,255 @@
+"""The client for `async` code: the methods of `Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from server.client import calls
+from server.client.calls import DEFAULT_URL, Action, Call, Item, Listing, OnDuplicate, T, job_path, retry_delay
+from server.client.datasets import AsyncDatasets
+from server.client.download import Download
+from server.client.errors import ClientError, Unreachable, raise_for_problem
+from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader, LogReader, Patience, Waiting
+from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
+
+E = TypeVar("E", bound=Event)
+PATIENCE_SECONDS = 60.0
+
+
+class AsyncClient:
+    """Talks to one server. What was not answered, or with 429 or 5xx, is sent again a few times.
+
+    Args:
+        base_url: where the server is.
+        api_key: sent as a bearer token.
+        timeout: seconds for each connect, read and write.
+        transport: replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._timeout = timeout
+        self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
+        self.datasets = AsyncDatasets(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def submit(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        priority: int = 0,
+        tags: Sequence[str] = (),
+        on_duplicate: OnDuplicate = "create",
+    ) -> Job:
+        """Ask for a job; `spec` is a `TrainingSpec` as JSON. One call makes one job, however often it must be sent."""
+        return await self._send(calls.submit(spec, name, priority, tags, on_duplicate))
+
+    async def get(self, job_id: str) -> Job:
+        return await self._send(calls.get(job_id))
+
+    def list(
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> AsyncIterator[Job]:
+        """All jobs that fit, newest first, page by page."""
+        return self._items(calls.list_jobs(statuses, name, tags, created_after, created_before))
+
+    async def wait(self, job_id: str, *, patience_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Job]:
+        """The job each time that it has changed, until it is terminal.
+
+        A server that is away meanwhile, as during a restart, is waited for up to `patience_seconds`.
+        """
+        waiting, patience = Waiting(job_id), Patience(patience_seconds)
+        while True:
+            try:
+                job = await self._once(waiting.call())
+            except ClientError as error:
+                await asyncio.sleep(patience.lost(error))
+                continue
+            patience.heard()
+            if job is not None:
+                yield job
+                if job.terminal:
+                    return
+            await asyncio.sleep(waiting.pause_seconds)
+
+    async def cancel(self, job_id: str, *, now: bool = False) -> Job:
+        """Cancel a job; with `now` its trainer is killed instead of asked to stop."""
+        return await self._send(calls.ask(job_id, "cancel", {"mode": "now" if now else "graceful"}))
+
+    async def pause(self, job_id: str) -> Job:
+        """Let a job rest: a running one at its next checkpoint."""
+        return await self._send(calls.ask(job_id, "pause"))
+
+    async def resume(self, job_id: str) -> Job:
+        return await self._send(calls.ask(job_id, "resume"))
+
+    async def retry(self, job_id: str, *, scratch: bool = False) -> Job:
+        """Queue a failed or cancelled job again, from its newest checkpoint or from scratch."""
+        return await self._send(calls.ask(job_id, "retry", {"from": "scratch" if scratch else "checkpoint"}))
+
+    async def change(self, job_id: str, **values: Any) -> Job:
+        """Set `name`, `priority` or `tags`."""
+        return await self._send(calls.change(job_id, values))
+
+    async def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with all its files."""
+        await self._send(calls.delete(job_id))
+
+    async def batch(self, action: Action, ids: Sequence[str], **options: str) -> tuple[BatchResult, ...]:
+        """Do the same to up to 200 jobs; `options` are `mode` (cancel) and `from` (retry)."""
+        return await self._send(calls.batch(action, ids, options))
+
+    async def attempts(self, job_id: str) -> tuple[Attempt, ...]:
+        return tuple([attempt async for attempt in self._items(calls.list_attempts(job_id))])
+
+    def metrics(
+        self, job_id: str, *, keys: Sequence[str] = (), from_step: int | None = None
+    ) -> AsyncIterator[MetricPoint]:
+        """Every point of the series, by step."""
+        return self._items(calls.list_metrics(job_id, keys, from_step))
+
+    def events(self, job_id: str, *, after: int = 0, types: Sequence[str] = ()) -> AsyncIterator[Event]:
+        """The events there are by now, from the one behind `after` on."""
+        return self._items(calls.list_events(job_id, after, types))
+
+    def follow_events(
+        self, job_id: str, *, after: int = 0, types: Sequence[str] = (), patience_seconds: float = PATIENCE_SECONDS
+    ) -> AsyncIterator[Event]:
+        """The events behind `after` and those to come, each once and in order, until the job is terminal."""
+        reader = EventReader(Event, job_path(job_id, "events"), after, types)
+        return self._follow(reader, Patience(patience_seconds))
+
+    def follow_all_events(
+        self, *, after: int | None = None, types: Sequence[str] = (), patience_seconds: float = PATIENCE_SECONDS
+    ) -> AsyncIterator[LoggedEvent]:
+        """The events of all jobs from now on, or behind number `after`, each once; never ends."""
+        return self._follow(EventReader(LoggedEvent, "/v1/events", after, types), Patience(patience_seconds))
+
+    async def logs(self, job_id: str, *, tail: int | None = None) -> str:
+        """The log of all attempts, or its last `tail` lines."""
+        return await self._send(calls.logs(job_id, tail))
+
+    async def follow_logs(self, job_id: str, *, poll_seconds: float = POLL_SECONDS) -> AsyncIterator[str]:
+        """The log as it grows, until the job is terminal."""
+        reader = LogReader(job_id)
+        while True:
+            terminal = (await self.get(job_id)).terminal
+            if text := await self._send(reader.call()):
+                yield text
+            elif terminal:
+                return
+            else:
+                await asyncio.sleep(poll_seconds)
+
+    async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
+        return tuple([artifact async for artifact in self._items(calls.list_artifacts(job_id))])
+
+    async def download(
+        self, job_id: str, name: str, target: Path, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> Artifact:
+        """Fetch an artifact, verify its SHA-256, and only then give it the name `target`.
+
+        What an interrupted download left beside the target is continued, also when it is interrupted again.
+
+        Raises:
+            NoSuchArtifact: the job has none of this name.
+            DigestMismatch: the bytes are not those that the server announced.
+        """
+        patience = Patience(patience_seconds)
+        with Download(job_id, name, await self.artifacts(job_id), target) as download:
+            while not download.is_complete:
+                try:
+                    async with self._stream(download.path, headers=download.headers()) as response:
+                        download.begin(response)
+                        async for block in response.aiter_bytes():
+                            patience.heard()
+                            download.write(block)
+                except ClientError as error:
+                    await asyncio.sleep(patience.lost(error))
+            return await asyncio.to_thread(download.finish)
+
+    async def _follow(self, reader: EventReader[E], patience: Patience) -> AsyncIterator[E]:
+        while not reader.has_ended:
+            try:
+                async with self._stream(reader.path, **reader.options()) as response:
+                    async for text in response.aiter_text():
+                        patience.heard()
+                        for event in reader.feed(text):
+                            yield event
+            except ClientError as error:
+                await asyncio.sleep(patience.lost(error))
+            else:
+                await asyncio.sleep(RECONNECT_SECONDS)  # the server ended it, such as before a restart
+
+    async def _items(self, listing: Listing[Item]) -> AsyncIterator[Item]:
+        cursor = None
+        while True:
+            page = await self._send(listing.page(cursor))
+            for item in page.data:
+                yield item
+            if not page.has_more:
+                return
+            cursor = page.next_cursor
+
+    async def _send(self, call: Call[T]) -> T:
+        attempt = 0
+        while True:
+            try:
+                return await self._once(call)
+            except ClientError as error:
+                attempt += 1
+                delay = retry_delay(call, error, attempt)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+
+    async def _once(self, call: Call[T]) -> T:
+        with self._translated():
+            response = await self._http.request(call.method, call.path, **call.options(self._timeout))
+        return call.answer(response)
+
+    @asynccontextmanager
+    async def _stream(self, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
+        with self._translated():
+            async with self._http.stream("GET", path, **options) as response:
+                if response.is_error:
+                    await response.aread()
+                raise_for_problem(response)
+                yield response
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise Unreachable(str(self._http.base_url), reason) from error

@@ -1,0 +1,139 @@
+"""Follows the events of all jobs for everybody in this process: one reader of the store, many listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from worker.store import event_log
+from worker.store.database import Database, DatabaseUnavailable
+from worker.store.event_log import LoggedEvent
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+OUTAGE_SECONDS = 1.0
+BATCH = 500
+CAPACITY = 1000
+"""Events that may wait for one listener; at least a whole batch."""
+
+
+class Listener:
+    """The events that somebody wants, from the moment on at which they began to listen. Belongs to the event loop."""
+
+    def __init__(self, wants: Callable[[LoggedEvent], bool]) -> None:
+        self._wants = wants
+        self._waiting: list[LoggedEvent] = []
+        self._ready = asyncio.Event()
+        self._closed = False
+
+    def offer(self, events: Sequence[LoggedEvent]) -> None:
+        """Hand over new events. A listener with too many of them waiting is closed."""
+        wanted = [event for event in events if self._wants(event)]
+        if len(self._waiting) + len(wanted) > CAPACITY:
+            self.close()
+        elif wanted and not self._closed:
+            self._waiting += wanted
+            self._ready.set()
+
+    def close(self) -> None:
+        """Nothing more comes; what waits is thrown away."""
+        self._closed = True
+        self._waiting = []
+        self._ready.set()
+
+    async def next(self, seconds: float) -> list[LoggedEvent] | None:
+        """What came since the last call, waited for if need be; empty after `seconds`, None when nothing more comes."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            return []
+        if self._closed:
+            return None
+        self._ready.clear()
+        taken, self._waiting = self._waiting, []
+        return taken
+
+
+class Tailer:
+    """A thread that reads new events and hands them to the listeners.
+
+    Who listens first and then reads what is stored misses nothing, and may see some events twice.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._listeners: set[Listener] = set()
+        self._last = 0
+        self._ended = False
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def num_listeners(self) -> int:
+        return len(self._listeners)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin with the events that come from now on.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        with self._database.read() as c:
+            self._last = event_log.last_number(c)
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="tailer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @contextmanager
+    def listen(self, wants: Callable[[LoggedEvent], bool]) -> Iterator[Listener]:
+        listener = Listener(wants)
+        self._listeners.add(listener)
+        if self._ended:
+            listener.close()
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    def end_streams(self) -> None:
+        """Close all listeners, now and from now on: the server is about to stop."""
+        self._ended = True
+        for listener in self._listeners:
+            listener.close()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        seconds = POLL_SECONDS
+        while not self._stopping.wait(seconds):
+            try:
+                num_read = self._read(loop)
+            except DatabaseUnavailable as error:
+                logger.warning("events cannot be followed: %s", error)
+                seconds = OUTAGE_SECONDS
+            else:
+                seconds = 0 if num_read == BATCH else POLL_SECONDS
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> int:
+        with self._database.read() as c:
+            unnumbered = event_log.has_unnumbered(c)
+        if unnumbered:
+            with self._database.write() as c:
+                event_log.give_numbers(c)
+        with self._database.read() as c:
+            events = event_log.after(c, self._last, BATCH)
+        if events:
+            self._last = events[-1].number
+            loop.call_soon_threadsafe(self._hand_over, events)
+        return len(events)
+
+    def _hand_over(self, events: Sequence[LoggedEvent]) -> None:
+        for listener in self._listeners:
+            listener.offer(events)
