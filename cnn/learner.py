@@ -107,8 +107,9 @@ class Learner:
             layer.eval()
         with self._spec.optimizer.gradient_point(self._optimizer):
             loss = self._accumulate_gradients(images, labels, samples)
-            for regularizer, weights in self._regularized:
-                regularizer.add_gradient(weights, _gradients(weights))
+            with torch.no_grad():  # a graph from a gradient to its weight would be a cycle, and stay in memory
+                for regularizer, weights in self._regularized:
+                    regularizer.add_gradient(weights, _gradients(weights))
         gradients = _gradients(self._parameters)
         norms = torch.stack(torch._foreach_norm(gradients))
         norm = vector_norm(norms)

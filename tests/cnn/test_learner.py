@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -51,6 +53,19 @@ def test_gradients_are_cut_to_their_global_norm(digits: Data, batches: list[Batc
         for parameter, value in zip(learner.network.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.detach(), value, rtol=0, atol=1e-12)
     assert 0 < cut < len(batches)
+
+
+def test_gradients_do_not_outlive_their_step(digits: Data, batches: list[Batch]) -> None:
+    """A gradient that knows a graph to its weight is a cycle, which stays until the garbage collector comes."""
+    learner = learner_of(digits, regularizers=[{"type": "l2", "weight": 1e-3}, {"type": "l1", "weight": 1e-5}])
+    gc.disable()
+    try:
+        learner.update(1, 1, *batches[0], lr=0.1)
+        gradients = [weakref.ref(parameter.grad) for parameter in learner.network.parameters()]
+        learner.update(1, 2, *batches[1], lr=0.1)
+        assert [gradient() for gradient in gradients] == [None] * len(gradients)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("float64")
