@@ -4,14 +4,15 @@ import hashlib
 import itertools
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import TRANSITIONS, Intent, InvalidTransition, Job, JobError, JobNotFound, JobResult, JobStatus
-from worker.store import attempts, events, intents, jobs, tables
+from worker.store import attempts, events, intents, jobs, retries, tables
 from worker.store.database import Database
 from worker.store.jobs import JobFilter
 
@@ -159,3 +160,34 @@ def end(database: Database, status: JobStatus) -> None:
             assert attempts.finish(*held, status, reason="trained", result=RESULT).result == RESULT
         else:
             assert attempts.finish(*held, status, reason="diverged", error=ERROR).error == ERROR
+
+
+def test_places_are_told_across_priorities_and_ages(database: Database, spec: TrainingSpec) -> None:
+    waiting = [create(database, spec, priority=priority) for priority in (0, 5, 0, -1, 5, 0)]
+    order = [waiting[index] for index in (1, 4, 0, 2, 5, 3)]
+    with database.read() as c:
+        for chosen in ([2, 5], [1, 4], [0, 3], [4, 2, 3, 1], [5]):
+            found = [waiting[index] for index in chosen]
+            assert jobs.queue_positions(c, found) == {job.id: order.index(job) + 1 for job in found}
+
+
+def test_the_queue_is_read_by_its_index(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'epochd.db'}")
+    database.migrate()
+    plans: list[str] = []
+
+    def explain(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: object) -> None:
+        plans.append(str(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()))
+
+    with database.write() as c:
+        event.listen(c.engine, "before_cursor_execute", explain)
+        jobs.claimable_ids(c, limit=10)
+        attempts.claim(c, worker_id="w", device="cpu")
+        retries.running(c)
+        event.remove(c.engine, "before_cursor_execute", explain)
+    queue, claim, running = (plan for plan in plans if "jobs USING INDEX" in plan)
+    for plan in (queue, claim):
+        assert "jobs USING INDEX ix_jobs_queue" in plan
+        assert "TEMP B-TREE" not in plan
+    assert "jobs USING INDEX ix_jobs_status_id" in running
+    database.close()

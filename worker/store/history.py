@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from worker.jobs import JobStatus
-from worker.store.jobs import CLAIM_ORDER
+from worker.store.jobs import CLAIM_ORDER, IS_QUEUED
 from worker.store.tables import attempts, jobs
 
 MAX_RUNS = 64
@@ -63,7 +63,7 @@ def ahead(c: Connection) -> list[Ahead]:
     """The running jobs, then up to `MAX_WAITING` that are claimed before a new job of priority 0, in that order."""
     columns = select(jobs.c.spec, jobs.c.eta_at, jobs.c.status)
     running = c.execute(columns.where(jobs.c.status == JobStatus.RUNNING)).all()
-    waiting = columns.where(jobs.c.status == JobStatus.QUEUED, jobs.c.priority >= 0).order_by(*CLAIM_ORDER)
+    waiting = columns.where(IS_QUEUED, jobs.c.priority >= 0).order_by(*CLAIM_ORDER)
     rows = [*running, *c.execute(waiting.limit(MAX_WAITING))]
     return [Ahead(spec=_text(row.spec), eta_at=row.eta_at, is_running=row.status == JobStatus.RUNNING) for row in rows]
 
@@ -93,7 +93,7 @@ def running(c: Connection) -> list[Underway]:
 
 def waiting(c: Connection, *, limit: int) -> list[Underway]:
     """The first jobs of the queue, in the order of claims."""
-    return _underway(c, _UNDERWAY.where(jobs.c.status == JobStatus.QUEUED).order_by(*CLAIM_ORDER).limit(limit))
+    return _underway(c, _UNDERWAY.where(IS_QUEUED).order_by(*CLAIM_ORDER).limit(limit))
 
 
 def _underway(c: Connection, query: Select[Any]) -> list[Underway]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     not_,
     or_,
     select,
@@ -50,6 +51,8 @@ from worker.store import events, quotas
 from worker.store.tables import Timestamp, jobs
 
 CLAIM_ORDER = jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id
+IS_QUEUED = jobs.c.status == literal_column("'queued'")
+"""Written out, not as a parameter: only so does the index of the queue fit, which holds nothing else."""
 CLOCK_SHIFT = timedelta(minutes=5)
 ROOM_DELAY = timedelta(seconds=5)
 """Where a quota is full and not the disk, nobody sees it: without a wait such a job would be tried all the time."""
@@ -185,19 +188,27 @@ def queue_positions(c: Connection, found: Sequence[Job]) -> dict[str, int]:
         return {}
     # Counted once, up to the first of them: a page shows neighbours, so that few jobs lie between the others.
     first, last = waiting[0], waiting[-1]
-    queued = select(func.count()).where(jobs.c.status == JobStatus.QUEUED)
-    higher, older = (queued.where(term).scalar_subquery() for term in _before(first))
+    higher, older = (select(func.count()).where(IS_QUEUED, term).scalar_subquery() for term in _before(first))
     num_ahead = c.execute(select(higher + older)).scalar_one()
-    between = select(jobs.c.id).where(jobs.c.status == JobStatus.QUEUED, not_(or_(*_before(first))))
-    between = between.where(or_(*_before(last), jobs.c.id == last.id)).order_by(*CLAIM_ORDER)
+    if first.priority == last.priority:
+        span = and_(jobs.c.priority == first.priority, _age(first) <= _AGE, _age(last) >= _AGE)
+    else:
+        span = and_(not_(or_(*_before(first))), or_(*_before(last), jobs.c.id == last.id))
+    between = select(jobs.c.id).where(IS_QUEUED, span).order_by(*CLAIM_ORDER)
     places = {job_id: num_ahead + index + 1 for index, job_id in enumerate(c.execute(between).scalars())}
     return {job.id: places[job.id] for job in waiting if job.id in places}  # one may just have been claimed
 
 
 def _before(job: Job) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """SQL conditions of jobs that are claimed before this one: of higher priority, and older ones of the same."""
-    older = tuple_(jobs.c.created_at, jobs.c.id) < tuple_(literal(job.created_at, Timestamp), literal(job.id))
-    return jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, older)
+    return jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, _age(job) > _AGE)
+
+
+_AGE = tuple_(jobs.c.created_at, jobs.c.id)
+
+
+def _age(job: Job) -> ColumnElement[Any]:
+    return tuple_(literal(job.created_at, Timestamp), literal(job.id))
 
 
 def claimable_ids(c: Connection, *, limit: int) -> list[str]:
@@ -215,8 +226,10 @@ def waiting_for_room(c: Connection) -> list[str]:
 
 def claimable() -> Any:
     """SQL condition of jobs that wait and are not held back, by a time or by the quota of their owner."""
-    ready = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= datetime.now(UTC))
-    return and_(jobs.c.status == JobStatus.QUEUED, ready, quotas.may_run())
+    now = datetime.now(UTC)
+    # A job that was queued in the future was held back by a clock that has been set back since.
+    ready = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now, jobs.c.queued_at > now)
+    return and_(IS_QUEUED, ready, quotas.may_run())
 
 
 def lock(c: Connection, job_id: str) -> Job:

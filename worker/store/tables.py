@@ -135,6 +135,8 @@ Index(
     jobs.c.priority.desc(),
     jobs.c.created_at,
     jobs.c.id,
+    jobs.c.wanted_device,  # this and the next are no order: jobs that do not fit are passed over within the index
+    jobs.c.domain,
     sqlite_where=_QUEUED,
     postgresql_where=_QUEUED,
 )

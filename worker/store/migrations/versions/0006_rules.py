@@ -32,7 +32,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_jobs_queue",
         "jobs",
-        [sa.text("priority DESC"), "created_at", "id"],
+        [sa.text("priority DESC"), "created_at", "id", "wanted_device", "domain"],
         sqlite_where=queued,
         postgresql_where=queued,
     )
