@@ -254,7 +254,7 @@ def test_a_dataset_that_is_deleted_while_it_is_read_leaves_nothing(
     assert not (settings.data_dir / "datasets" / "registered").exists()
 
 
-def test_what_killed_validations_leave_and_old_sheets_are_removed(database: Database, settings: Settings) -> None:
+def test_what_killed_validations_leave_and_old_sheets_are_removed(settings: Settings) -> None:
     left, held = (work_folder(settings.data_dir, name) for name in ("left", "held"))
     old, new = (sheet_path(settings.data_dir, key) for key in ("old", "new"))
     for path in (left / "file", held / "file", old, new):
