@@ -10,7 +10,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty
 
 from worker.process import TrainerProcess
 from worker.settings import Settings, trainer_environment, visible_gpus
@@ -105,10 +104,7 @@ def _find_domain(starter: Starter, device: str, threads: int, gpu: str | None, d
     with trainer:
         while not trainer.wait(0.1) and not draining.is_set() and time.monotonic() < deadline:
             pass
-    try:
-        message = trainer.messages.get_nowait()
-    except Empty:
-        message = {}
+        message = next(iter(trainer.take(1)), {})
     if message.get("type") == "started":
         return domain_of(message["determinism"])
     if not draining.is_set():

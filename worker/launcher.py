@@ -22,15 +22,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from pkgutil import walk_packages
+from pkgutil import iter_modules
 
 import torch._dynamo  # noqa: F401  (the first optimizer would import it)
 import torchmetrics.functional.classification  # noqa: F401
 import torchvision.models  # noqa: F401
 
-import cnn
+import cnn.formats
+import cnn.gan
+import cnn.nn
+import cnn.optim
+import cnn.training
+import cnn.transforms
 from worker import trainer
+from worker.settings import replace_environment
 
+PACKAGES = (cnn.formats, cnn.gan, cnn.nn, cnn.optim, cnn.transforms)
+"""What families import when they build something; what else a trainer needs comes with `cnn.training`."""
 CONTROL = 3
 MAX_ORDER_BYTES = 256 * 1024
 READY = b"ready"
@@ -134,8 +142,8 @@ class Launcher:
 
 
 def main() -> None:
-    for module in walk_packages(cnn.__path__, "cnn."):
-        if not module.name.endswith("__main__"):
+    for package in PACKAGES:
+        for module in iter_modules(package.__path__, f"{package.__name__}."):
             import_module(module.name)
     gc.collect()
     gc.freeze()  # the collector of a trainer need not write to pages that all of them share
@@ -154,8 +162,7 @@ def _become(order: Order) -> None:
     """Turn this fork into what a fresh `python -m worker.trainer` finds at its start."""
     os.setsid()
     _call_itself("epochd-trainer")
-    os.environ.clear()
-    os.environ.update(order.environment)
+    replace_environment(order.environment)
     for descriptor, target in ((order.stdin, 0), (order.log, 1), (order.log, 2), (order.events, trainer.EVENTS)):
         os.dup2(descriptor, target)  # none of the first is among the second: 0 to 3 were taken when they arrived
     order.close()

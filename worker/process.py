@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 from worker.logs import open_log
+from worker.spool import Spool
 from worker.starters import Descriptors, Starter
 from worker.store.attempts import Exit
 
@@ -49,7 +50,7 @@ class TrainerProcess:
         attempt: int,
         request: Message,
     ) -> None:
-        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self._spool = Spool(log.parent)
         self.exit = Exit()
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -82,10 +83,15 @@ class TrainerProcess:
     ) -> None:
         self.kill()
         self._thread.join()
+        self._spool.close()
 
     def wait(self, seconds: float) -> bool:
         """Whether the trainer has ended, and all its messages are there, after at most this time."""
         return self._ended.wait(seconds)
+
+    def take(self, count: int = 100) -> list[Message]:
+        """The oldest messages, each with the time `at` which it came, that were not taken yet; empty without any."""
+        return [json.loads(line) for line in self._spool.take(count)]
 
     def terminate(self) -> None:
         """Ask the trainer to stop after its step; processes that it started are its own to end."""
@@ -101,25 +107,34 @@ class TrainerProcess:
 
     def _attend(self, request: bytes) -> None:
         incoming, outgoing = bytearray(), bytearray(request)
+        at_end = False
         next_ping = time.monotonic() + PING_SECONDS
         with selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ)
             selector.register(self._stdin, selectors.EVENT_WRITE)
             while not self._reap():
-                is_open = self._events in selector.get_map()
-                for key, _ in selector.select(POLL_SECONDS if is_open else ENDING_SECONDS):
-                    pending = self._read(incoming) if key.fd == self._events else self._write(outgoing)
-                    if not pending:
+                self._listen(selector, not at_end and not self._spool.full)
+                for key, _ in selector.select(ENDING_SECONDS if at_end else POLL_SECONDS):
+                    if key.fd == self._events:
+                        at_end = not self._read(incoming)
+                    elif not self._write(outgoing):
                         selector.unregister(key.fd)
                 if time.monotonic() >= next_ping:
                     outgoing = outgoing or bytearray(b"ping\n")
                     self._write(outgoing)
                     next_ping = time.monotonic() + PING_SECONDS
-            while any(key.fd == self._events and self._read(incoming) for key, _ in selector.select(0)):
+        with suppress(BlockingIOError):  # what it has started may still hold the pipe
+            while self._read(incoming):
                 pass
         os.close(self._events)
         os.close(self._stdin)
         self._ended.set()
+
+    def _listen(self, selector: selectors.BaseSelector, wanted: bool) -> None:
+        """Whether the trainer's messages are read: when they cannot wait anywhere, it waits, and is pinged."""
+        if wanted and self._events not in selector.get_map():
+            selector.register(self._events, selectors.EVENT_READ)
+        elif not wanted and self._events in selector.get_map():
+            selector.unregister(self._events)
 
     def _read(self, buffer: bytearray) -> bool:
         """Take in what the pipe holds; false at its end. A last line that a dying trainer cut off is dropped."""
@@ -129,9 +144,11 @@ class TrainerProcess:
             line = bytes(buffer[:end])
             del buffer[: end + 1]
             try:
-                self.messages.put(json.loads(line))
-            except ValueError:
-                logger.warning("trainer %d sent a line that is not JSON: %r", self.pid, line[:200])
+                message = json.loads(line) | {"at": datetime.now(UTC).isoformat()}
+            except (ValueError, TypeError):
+                logger.warning("trainer %d sent a line that is not a JSON object: %r", self.pid, line[:200])
+            else:
+                self._spool.put(json.dumps(message).encode())
         return bool(chunk)
 
     def _write(self, outgoing: bytearray) -> bool:

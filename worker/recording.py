@@ -13,6 +13,8 @@ from worker.store import attempts, events, metrics
 from worker.store.metrics import Point
 
 PROGRESS_SECONDS = 1.0
+MAX_WAITING = 100
+"""Messages of one transaction: no other writer of a SQLite waits for long."""
 
 
 class Recorder:
@@ -44,7 +46,12 @@ class Recorder:
             case "result" | "stopped" | "error":
                 self.last = message
             case _:
-                self._waiting.append(message | {"at": datetime.now(UTC)})
+                self._waiting.append(message)
+
+    @property
+    def room(self) -> int:
+        """How many messages it should take in before the next transaction."""
+        return max(0, MAX_WAITING - len(self._waiting))
 
     @property
     def pending(self) -> bool:
@@ -112,6 +119,6 @@ class Recorder:
 
 
 def _points(message: Message) -> list[Point]:
-    place = {"epoch": message["epoch"], "step": message["step"], "at": message["at"]}
+    place = {"epoch": message["epoch"], "step": message["step"], "at": datetime.fromisoformat(message["at"])}
     values = [Point(key=key, value=value, **place) for key, value in message["values"].items()]
     return values + [Point(key=key, value=value, timing=True, **place) for key, value in message["timings"].items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -125,3 +126,9 @@ def trainer_environment(*, threads: int, gpu: str | None) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": gpu or "",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS results depend on the stream's history
     }
+
+
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Give this process another environment: what it starts, and what it loads from now on, sees nothing else."""
+    os.environ.clear()
+    os.environ.update(environment)

@@ -68,7 +68,7 @@ class Spool:
         """Append to the file, of which a line that did not fit whole is no part."""
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  (it stays open)
                 self._read_to = self._written_to = 0
             self._file.seek(self._written_to)
             if self._file.write(line + b"\n") > len(line):

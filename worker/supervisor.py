@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import Empty
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -96,7 +95,9 @@ class Supervisor:
             while not trainer.wait(LOOP_SECONDS):
                 self._record(trainer)
                 self._forward(trainer)
-        self._receive(trainer)
+            while self._receive(trainer) or not self._recorder.room:  # many wait after an outage of the database
+                self._persist(self._write)
+                self._recorder.written()
         log_tail = tail(log_path(self._settings.data_dir, job.id))
         ending = classify(trainer.exit, self._recorder.last, self._stop, log_tail, self._shortage())
         self._finish(ending, trainer.exit)
@@ -137,32 +138,31 @@ class Supervisor:
             },
         )
 
-    def _receive(self, trainer: TrainerProcess) -> None:
-        while True:
-            try:
-                self._recorder.receive(trainer.messages.get_nowait())
-            except Empty:
-                return
+    def _receive(self, trainer: TrainerProcess) -> bool:
+        """Take in messages for the next transaction; whether there were any."""
+        messages = trainer.take(self._recorder.room)
+        for message in messages:
+            self._recorder.receive(message)
+        return bool(messages)
 
     def _record(self, trainer: TrainerProcess) -> None:
         """Write what is new, and a heartbeat when it is due; while the database is away, it waits for the next time."""
         self._receive(trainer)
-        job = self._job
-        due = time.monotonic() >= self._next_heartbeat
         try:
-            if due or self._recorder.pending:
+            if self._recorder.pending or time.monotonic() >= self._next_heartbeat:
                 with self._database.write() as c:
-                    if due:
-                        self._wish = attempts.heartbeat(c, job.id, job.token)
-                    self._recorder.write(c)
+                    self._write(c)
                 self._recorder.written()
-                if due:
-                    self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
+                self._next_heartbeat = time.monotonic() + self._settings.heartbeat_seconds
             else:
                 with self._database.read() as c:
-                    self._wish = attempts.wish(c, job.id, job.token)
+                    self._wish = attempts.wish(c, self._job.id, self._job.token)
         except DatabaseUnavailable as error:
-            logger.warning("job %s trains on unrecorded: %s", job.id, error)
+            logger.warning("job %s trains on unrecorded: %s", self._job.id, error)
+
+    def _write(self, c: Connection) -> None:
+        self._wish = attempts.heartbeat(c, self._job.id, self._job.token)
+        self._recorder.write(c)
 
     def _forward(self, trainer: TrainerProcess) -> None:
         """Ask the trainer to stop when the user or the worker wants it to, and kill it when its grace is over."""

@@ -27,8 +27,8 @@ class Model:
     attempt: int = 0
     token: int = 0
     heartbeat: int = 0
-    fruitless: int = 0
-    checkpoint: int = 0
+    fruitless_attempts: int = 0
+    checkpoint_step: int = 0
     first_step: int = 0
     first_attempt: int = 1
     points: dict[int, int] = field(default_factory=dict)
@@ -51,8 +51,8 @@ class Model:
         self.attempt += 1
         self.token += 1
         self.heartbeat += 1
-        self.first_step = self.checkpoint
-        self.points = {step: attempt for step, attempt in self.points.items() if step <= self.checkpoint}
+        self.first_step = self.checkpoint_step
+        self.points = {step: attempt for step, attempt in self.points.items() if step <= self.checkpoint_step}
 
     def hold(self, token: int) -> None:
         if self.status != JobStatus.RUNNING or self.token != token:
@@ -68,7 +68,7 @@ class Model:
 
     def save(self, token: int, step: int) -> None:
         self.hold(token)
-        self.checkpoint, self.fruitless = step, 0
+        self.checkpoint_step, self.fruitless_attempts = step, 0
 
     def finish(self, token: int, status: JobStatus) -> None:
         self.hold(token)
@@ -137,14 +137,14 @@ class Model:
         if self.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Refused
         self.move(JobStatus.QUEUED, "retried")
-        self.fruitless = 0
+        self.fruitless_attempts = 0
         if scratch:
-            self.first_attempt, self.checkpoint = self.attempt + 1, 0
+            self.first_attempt, self.checkpoint_step = self.attempt + 1, 0
 
     def _end_badly(self, reason: str) -> None:
-        fruitless = 0 if self.checkpoint > self.first_step else self.fruitless + 1
+        fruitless = 0 if self.checkpoint_step > self.first_step else self.fruitless_attempts + 1
         if self.intent != Intent.CANCEL:
-            self.fruitless = fruitless
+            self.fruitless_attempts = fruitless
             if fruitless >= MAX_FRUITLESS:
                 return self.move(JobStatus.FAILED, reason)
         return self._give_back(reason)

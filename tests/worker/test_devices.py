@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from worker.devices import Capacity, CapacityError, find_capacity
+from tests.worker.trainers import program
+from worker.devices import Capacity, CapacityError, find_capacity, find_domains
 from worker.settings import Settings, trainer_environment
+from worker.starters import FreshStarter
 
 
 @pytest.fixture
@@ -74,3 +78,14 @@ def test_a_trainer_sees_no_credentials_and_only_its_gpu(monkeypatch: pytest.Monk
     assert "secret" not in environment.values()
     assert (environment["CUDA_VISIBLE_DEVICES"], environment["OMP_NUM_THREADS"]) == ("3", "2")
     assert trainer_environment(threads=2, gpu=None)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_trainer_tells_the_domain_of_each_device() -> None:
+    found = find_domains(FreshStarter(program("")), Capacity(1, 1, ("0",)), threading.Event())
+    assert found == {"cpu": '{"device": "cpu"}', "cuda": '{"device": "cpu"}'}
+
+
+def test_where_trainers_do_not_work_there_is_no_domain(caplog: pytest.LogCaptureFixture) -> None:
+    broken = FreshStarter([sys.executable, "-c", "import sys; sys.exit(3)"])
+    assert find_domains(broken, Capacity(1, 1, ()), threading.Event()) == {}
+    assert "trainers do not work on cpu" in caplog.text

@@ -13,7 +13,7 @@ import pytest
 
 from cnn.spec import TrainingSpec
 from tests.integration.processes import alive, children, wait_until
-from worker.process import Message, TrainerProcess
+from worker.process import TrainerProcess
 from worker.settings import trainer_environment
 from worker.starters import FreshStarter, Starter, StartFailed, WarmStarter
 from worker.store.attempts import UNSEEN, Exit
@@ -54,14 +54,15 @@ def train(starter: WarmStarter, tmp_path: Path, spec: TrainingSpec) -> Train:
     return train
 
 
-def messages(trainer: TrainerProcess) -> list[Message]:
-    return [trainer.messages.get() for _ in range(trainer.messages.qsize())]
-
-
 def wait_for(trainer: TrainerProcess, type: str) -> dict[str, Any]:
-    while (message := trainer.messages.get(timeout=START_SECONDS))["type"] != type:
-        pass
-    return message
+    found: list[dict[str, Any]] = []
+
+    def came() -> bool:
+        found.extend(message for message in trainer.take() if message["type"] == type)
+        return bool(found)
+
+    wait_until(came, seconds=START_SECONDS)
+    return found[0]
 
 
 def launcher() -> int:

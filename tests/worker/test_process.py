@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -23,10 +22,9 @@ def start(tmp_path: Path, body: str, request: dict[str, Any] | None = None) -> T
     )
 
 
-def received(queue: SimpleQueue[dict[str, Any]]) -> list[dict[str, Any]]:
-    messages = []
-    while not queue.empty():
-        messages.append(queue.get())
+def received(trainer: TrainerProcess) -> list[dict[str, Any]]:
+    messages = trainer.take()
+    assert all(message.pop("at") for message in messages)
     return messages
 
 
@@ -41,7 +39,7 @@ os._exit(7)
     request = {"spec": "x" * 1_000_000}
     with start(tmp_path, body, request) as trainer:
         assert trainer.wait(20)
-    environment, echoed = received(trainer.messages)
+    environment, echoed = received(trainer)
     assert echoed["value"] == request
     assert environment["value"].keys() - {"LC_CTYPE"} == {"PATH"}
     assert trainer.exit == Exit(exit_code=7)
@@ -70,12 +68,12 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     with start(tmp_path, body) as trainer:
         assert trainer.wait(20)
-    assert received(trainer.messages) == [{"type": "last"}]
+    assert received(trainer) == [{"type": "last"}]
 
 
 def test_leaving_kills_a_trainer_that_ignores_sigterm(tmp_path: Path) -> None:
     with start(tmp_path, STUBBORN) as trainer:
-        wait_until(lambda: not trainer.messages.empty())
+        wait_until(lambda: bool(trainer.take()))
         trainer.terminate()
         assert not trainer.wait(0.5)
     assert trainer.exit == Exit(signal=signal.SIGKILL)
@@ -84,17 +82,17 @@ def test_leaving_kills_a_trainer_that_ignores_sigterm(tmp_path: Path) -> None:
 
 def test_sigterm_lets_a_trainer_end_by_itself(tmp_path: Path) -> None:
     with start(tmp_path, POLITE) as trainer:
-        wait_until(lambda: not trainer.messages.empty())
+        wait_until(lambda: bool(trainer.take()))
         trainer.terminate()
         assert trainer.wait(10)
     assert trainer.exit == Exit(exit_code=75)
-    assert received(trainer.messages)[-1]["type"] == "stopped"
+    assert received(trainer)[-1]["type"] == "stopped"
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_its_grandchildren_end_with_it_though_they_hold_its_pipe(tmp_path: Path, how: signal.Signals) -> None:
     with start(tmp_path, WITH_GRANDCHILDREN) as trainer:
-        wait_until(lambda: not trainer.messages.empty())
+        wait_until(lambda: bool(trainer.take()))
         family = descendants(trainer.pid) | {trainer.pid}
         assert len(family) >= 3
         os.kill(trainer.pid, how)
@@ -115,3 +113,24 @@ def test_a_program_that_does_not_exist_is_an_error_and_leaves_no_descriptor(tmp_
     with pytest.raises(FileNotFoundError):
         TrainerProcess(FreshStarter(["/missing"]), environment={}, log=tmp_path / "log.txt", attempt=1, request={})
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_trainer_whose_messages_can_wait_nowhere_waits_and_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.spool.MAX_LINES_IN_MEMORY", 1)
+    monkeypatch.setattr("worker.spool.MAX_BYTES_ON_DISK", 1000)
+    monkeypatch.setattr("worker.process.PING_SECONDS", 0.05)
+    body = """
+for number in range(300):
+    send("filler", number=number, padding="x" * 1000)
+"""
+    with start(tmp_path, body) as trainer:
+        assert not trainer.wait(1.5)
+        found: list[dict[str, Any]] = []
+        while not trainer.wait(0.05):
+            found += trainer.take()
+        while taken := trainer.take():
+            found += taken
+    assert trainer.exit == Exit(exit_code=0)
+    assert [message["number"] for message in found] == list(range(300))

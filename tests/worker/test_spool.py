@@ -40,7 +40,8 @@ def test_lines_come_out_as_they_went_in(spool: Spool, count: int) -> None:
 
 def test_putting_and_taking_may_alternate(spool: Spool) -> None:
     random = Random(0)
-    put, taken = [], []
+    put: list[bytes] = []
+    taken: list[bytes] = []
     for number in range(3000):
         for _ in range(random.randrange(4)):
             put.append(f"{number} {len(put)}".encode())

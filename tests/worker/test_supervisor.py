@@ -335,25 +335,35 @@ def test_an_outage_of_the_database_costs_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("worker.store.database.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("worker.spool.MAX_LINES_IN_MEMORY", 20)
+    monkeypatch.setattr("worker.recording.MAX_WAITING", 30)
     bench.database.close()  # connections that are opened from now on wait less
-    go = bench.settings.data_dir / "go"
+    go, finish = bench.settings.data_dir / "go", bench.settings.data_dir / "finish"
     body = f"""
 send("started", pid=os.getpid(), threads=1, device="cpu", determinism={{}})
 while not os.path.exists({str(go)!r}):
     time.sleep(0.01)
-send("metrics", epoch=1, step=10, values={{"val_loss": 0.5}}, timings={{}})
+for step in range(1, 301):
+    send("metrics", epoch=step, step=step, values={{"val_loss": 1 / step}}, timings={{}})
+    while step == 200 and not os.path.exists({str(finish)!r}):
+        time.sleep(0.01)
 {RESULT}
 """
     with bench.running(body) as processes:
         other = sqlite3.connect(bench.settings.data_dir / "epochd.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         go.touch()
+        wait_until(lambda: "trains on unrecorded" in caplog.text)
+        finish.touch()
         wait_until(lambda: not alive(processes) and "waits for the database" in caplog.text)
         other.execute("ROLLBACK")
         other.close()
-    assert bench.job.status == JobStatus.SUCCEEDED
+    assert (bench.job.status, bench.job.attempt) == (JobStatus.SUCCEEDED, 1)
     with bench.database.read() as c:
-        assert len(metrics.points(c, bench.job_id, limit=9)) == 1
+        points = metrics.points(c, bench.job_id, limit=999)
+        told = [event for event in events.after(c, bench.job_id, 0, 999) if event.type == "job.metric"]
+    assert [(point.step, point.value) for point in points] == [(step, 1 / step) for step in range(1, 301)]
+    assert [event.data["step"] for event in told] == list(range(1, 301))
 
 
 def test_the_log_has_the_last_line_before_a_kill(bench: Bench) -> None:
