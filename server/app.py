@@ -11,7 +11,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from server import auth, errors, openapi
+from server import auth, openapi, problems
 from server.auth import Authentication
 from server.bell import Bell
 from server.middleware import LOOPBACK_HOSTS, BodyLimit, HostsAndOrigins, RequestIds
@@ -23,6 +23,7 @@ from server.routes import (
     attempts,
     batch,
     datasets,
+    documentation,
     events,
     health,
     intents,
@@ -44,8 +45,8 @@ from worker.store.database import Database
 
 DESCRIPTION = "POST a spec, get a trained CNN. Errors are `application/problem+json`; lists are pages with a cursor."
 
-PUBLIC = (health.get_health, health.get_readiness)
-"""The routes that need no key; `/openapi.json`, which holds nothing of this installation, needs none either."""
+PUBLIC = (health.get_health, health.get_readiness, documentation.get_documentation, documentation.get_style)
+"""The routes that need no key. `/openapi.json` needs none either: like its page, it holds nothing of this server."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -83,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         keys,
         operations,
         health,
+        documentation,
     ):
         app.include_router(routes.router)
     app.include_router(keys.own_router)
@@ -92,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(HostsAndOrigins, hosts=hosts, origins=_names(settings.allowed_origins))
     app.add_middleware(Observation, metrics=app.state.metrics)
     app.add_middleware(RequestIds)
-    errors.install(app)
+    problems.install(app)
     openapi.install(app, PUBLIC)
     return app
 

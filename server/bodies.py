@@ -31,6 +31,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 20_000
 """Ten times what a long spec has; telling what is wrong with many more would take seconds."""
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1
+MAX_EXACT = 2**53
 
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[\]{},]', re.DOTALL)
 """Strings (closed or not), brackets and commas; possessive, so that an open string costs one pass."""
@@ -171,9 +172,12 @@ class _Reader:
     def _constant(self, text: str) -> _Fault:
         return self._fault("not_finite", "a finite number", text)
 
-    def _float(self, text: str) -> float | _Fault:
+    def _float(self, text: str) -> float | int | _Fault:
         value = float(text)
-        return value if math.isfinite(value) else self._fault("not_finite", "a number of 64 bits", text)
+        if not math.isfinite(value):
+            return self._fault("not_finite", "a number of 64 bits", text)
+        # JSON has one type of numbers: 92.0 is an integer there.
+        return int(value) if value.is_integer() and abs(value) < MAX_EXACT else value
 
     def _int(self, text: str) -> int | _Fault:
         if len(text) <= len(str(MIN_INTEGER)) and MIN_INTEGER <= int(text) <= MAX_INTEGER:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTimeout, ContentTooLarge, HostNotAllowed, OriginNotAllowed, ProblemError, problem_response
+from server.errors import BodyTimeout, ContentTooLarge, HostNotAllowed, OriginNotAllowed, ProblemError
+from server.problems import problem_response
 from server.wording import quoted
 
 MAX_BODY_BYTES = 2**20

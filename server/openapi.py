@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from server.errors import MEDIA_TYPE
+from server.problems import MEDIA_TYPE
 from server.schemas import Problem
 
 Responses = dict[int | str, dict[str, Any]]

@@ -63,7 +63,7 @@ class JobCreate(SpecBody, JobPatch):
     """What to train, and what to call it."""
 
     limits: Limits = Limits()
-    on_domain_change: OnDomainChange = OnDomainChange.WAIT
+    on_domain_change: Annotated[OnDomainChange, Field(strict=False)] = OnDomainChange.WAIT
     """What to do once the job has begun, and no worker is there whose results would be the same to the byte."""
     on_duplicate: Literal["create", "reuse", "reject"] = "create"
     """What to do where a job of the same resolved spec on the same images is there that has succeeded or still can:

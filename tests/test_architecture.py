@@ -21,7 +21,19 @@ TRAINS = ("worker/trainer.py", "worker/launcher.py")
 """The modules outside of `cnn` that may load torch: they run in processes of their own."""
 CLIENT_SIDE = (
     *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "server/client").glob("*.py")),
-    *(f"server/{name}.py" for name in ("cli", "console", "datasets_cli", "keys_cli", "progress", "schemas", "dataset_schemas")),
+    *(
+        f"server/{name}.py"
+        for name in (
+            "cli",
+            "console",
+            "datasets_cli",
+            "keys_cli",
+            "progress",
+            "schemas",
+            "dataset_schemas",
+            "plan_schemas",
+        )
+    ),
 )
 """What a client installs without the server: these import no other part of it."""
 SOURCES = [path.relative_to(ROOT).as_posix() for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]

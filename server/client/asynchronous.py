@@ -12,11 +12,23 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from server.client import calls
-from server.client.calls import DEFAULT_URL, Action, Call, Item, Listing, OnDuplicate, T, job_path, retry_delay
+from server.client.calls import (
+    DEFAULT_URL,
+    Action,
+    Call,
+    Item,
+    Listing,
+    OnDomainChange,
+    OnDuplicate,
+    T,
+    job_path,
+    retry_delay,
+)
 from server.client.datasets import AsyncDatasets
 from server.client.download import Download
 from server.client.errors import ClientError, Unreachable, raise_for_problem
 from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader, LogReader, Patience, Waiting
+from server.plan_schemas import Plan
 from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
 
 E = TypeVar("E", bound=Event)
@@ -63,9 +75,23 @@ class AsyncClient:
         priority: int = 0,
         tags: Sequence[str] = (),
         on_duplicate: OnDuplicate = "create",
+        on_domain_change: OnDomainChange = "wait",
+        max_runtime_seconds: int | None = None,
     ) -> Job:
         """Ask for a job; `spec` is a `TrainingSpec` as JSON. One call makes one job, however often it must be sent."""
-        return await self._send(calls.submit(spec, name, priority, tags, on_duplicate))
+        options = {
+            "name": name,
+            "priority": priority,
+            "tags": tags,
+            "limits": {"max_runtime_seconds": max_runtime_seconds},
+            "on_duplicate": on_duplicate,
+            "on_domain_change": on_domain_change,
+        }
+        return await self._send(calls.submit(spec, options))
+
+    async def plan(self, spec: Mapping[str, Any]) -> Plan:
+        """What a job would cost, when it would start, and what may be wrong with its spec; nothing is stored."""
+        return await self._send(calls.plan(spec))
 
     async def get(self, job_id: str) -> Job:
         return await self._send(calls.get(job_id))

@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel
 
 from server.client.errors import ClientError, TooMany, Unavailable, Unreachable, raise_for_problem
+from server.plan_schemas import Plan
 from server.schemas import (
     Artifact,
     ArtifactPage,
@@ -40,6 +41,7 @@ MAX_DELAY_SECONDS: Final = 5.0
 T = TypeVar("T")
 Item = TypeVar("Item", bound=BaseModel)
 OnDuplicate = Literal["create", "reuse", "reject"]
+OnDomainChange = Literal["wait", "continue"]
 Action = Literal["cancel", "pause", "resume", "retry", "delete"]
 
 
@@ -112,11 +114,14 @@ def job_path(job_id: str, *rest: str) -> str:
     return "/".join(("/v1/jobs", *(quote(part, safe="") for part in (job_id, *rest))))
 
 
-def submit(
-    spec: Mapping[str, Any], name: str | None, priority: int, tags: Sequence[str], on_duplicate: OnDuplicate
-) -> Call[Job]:
-    body = {"spec": spec, "name": name, "priority": priority, "tags": tags, "on_duplicate": on_duplicate}
+def submit(spec: Mapping[str, Any], options: Mapping[str, Any]) -> Call[Job]:
+    """`options` are the further fields of the body."""
+    body = {"spec": spec, **options}
     return Call(_job, "POST", "/v1/jobs", body, headers={"Idempotency-Key": secrets.token_hex(16)})
+
+
+def plan(spec: Mapping[str, Any]) -> Call[Plan]:
+    return Call(lambda response: Plan.model_validate_json(response.content), "POST", "/v1/plans", {"spec": spec})
 
 
 def get(job_id: str) -> Call[Job]:

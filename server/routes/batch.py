@@ -12,8 +12,9 @@ from cnn.base import Items, Spec
 from server import schemas
 from server.auth import Caller, CallerOf
 from server.bodies import JsonRoute
-from server.errors import ProblemError, as_problem, problem_of
+from server.errors import ProblemError
 from server.openapi import problems
+from server.problems import as_problem, problem_of
 from server.representation import find, represent
 from server.services import Services, ServicesOf
 from worker import deletion

@@ -28,7 +28,7 @@ own_router = APIRouter(prefix="/v1/key", tags=["keys"])
 KEY_ID = re.compile(r"key_[0-9a-z]{26}")
 TEN_YEARS = 315_360_000
 Quota = Annotated[int, Field(ge=0, lt=2**31)] | None
-LargeQuota = Annotated[int, Field(ge=0, lt=2**63)] | None
+LargeQuota = Annotated[int, Field(ge=0, lt=2**53)] | None
 
 
 class KeyLimits(Spec):

@@ -65,7 +65,7 @@ PART_BODY = {
 class UploadCreate(Spec):
     """A file that is going to be sent."""
 
-    bytes: Annotated[int, Field(ge=1, lt=2**63)]
+    bytes: Annotated[int, Field(ge=1, lt=2**53)]
     """Its size."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Its SHA-256 in hex, which is checked when all of it is there."""

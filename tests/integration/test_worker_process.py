@@ -75,7 +75,7 @@ class Host:
         assert job is not None
         return job
 
-    def wait_for(self, job_id: str, condition: Callable[[Job], bool], seconds: float = 60) -> Job:
+    def wait_for(self, job_id: str, condition: Callable[[Job], bool], seconds: float = 120) -> Job:
         deadline = time.monotonic() + seconds
         while not condition(job := self.job(job_id)):
             assert time.monotonic() < deadline, f"{job}\n{self.logs()}"

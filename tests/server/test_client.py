@@ -36,6 +36,19 @@ def test_a_job_is_submitted_read_listed_and_cancelled(client: Client) -> None:
         assert [event.type for event in client.events(job.id, after=1)] == ["job.status"]
 
 
+def test_a_spec_is_planned_and_a_duplicate_found(client: Client) -> None:
+    with client:
+        plan = client.plan(SPEC)
+        job = client.submit(SPEC, max_runtime_seconds=60, on_domain_change="continue")
+        assert plan.spec_digest == job.spec_digest
+        assert plan.totals.num_steps > 0
+        assert (job.limits.max_runtime_seconds, job.on_domain_change) == (60, "continue")
+        assert client.submit(SPEC, on_duplicate="reuse").id == job.id
+        with pytest.raises(Conflict) as conflict:
+            client.submit(SPEC, on_duplicate="reject")
+        assert conflict.value.problem["job_id"] == job.id
+
+
 def test_waiting_ends_with_the_terminal_job(client: Client, seed: Seed) -> None:
     job = seed.running()
     seen = []

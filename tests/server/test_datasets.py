@@ -198,6 +198,8 @@ async def test_samples_through_an_augmentation(http: httpx.AsyncClient, seed: Se
     with seed.database.write() as c:
         workers.register(c, worker_id="w", host="h", pid=1, device="cpu", slots=1, threads=1)
     for _ in range(2):
+        with seed.database.write() as c:
+            workers.beat(c, "w", "active")
         pending = await http.get(dataset["links"]["samples"], params=query)
         assert (pending.status_code, pending.headers["retry-after"], pending.content) == (202, "1", b"")
     Upkeep(seed.database, settings).draw_all()
@@ -205,6 +207,8 @@ async def test_samples_through_an_augmentation(http: httpx.AsyncClient, seed: Se
     assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
     with Image.open(io.BytesIO(drawn.content)) as sheet:
         assert sheet.format == "PNG"
+    with seed.database.write() as c:
+        workers.beat(c, "w", "active")
     other = await http.get(dataset["links"]["samples"], params={**query, "seed": "4"})
     assert other.status_code == 202
 

@@ -120,13 +120,13 @@ def test_what_happens_is_told_while_it_happens(http: httpx.Client, seed: Seed) -
                 begun["warning"] = time.monotonic()
                 warn(seed, job, 1)
             elif len(seen) == 1 and "intent" not in begun:
-                assert time.monotonic() - begun["warning"] < 1
+                assert time.monotonic() - begun["warning"] < 5
                 begun["intent"] = time.monotonic()
                 with seed.database.write() as connection:
                     intents.request_cancel(connection, job.id)
             elif len(seen) == 2 and "end" not in begun:
                 begun["end"] = time.monotonic()
-                assert begun["end"] - begun["intent"] < 1
+                assert begun["end"] - begun["intent"] < 5
                 end(seed, job)
     assert seen == [{"number": 0}, {"from": None, "to": "cancel", "now": False}]
     assert text.endswith('event: end\ndata: {"status": "cancelled"}\n\n')

@@ -79,6 +79,8 @@ async def test_the_list_is_filtered_by_tags_and_time(http: httpx.AsyncClient) ->
     assert await found({"created_before": second}) == [0]
     assert await found({"created_after": jobs[0]["created_at"], "created_before": third}) == [1]
     assert await found({"created_after": "2999-01-01T00:00:00Z"}) == []
+    ages = {"created_after": "0001-01-01T00:00:00Z", "created_before": "9999-12-31T23:59:59Z"}
+    assert await found(ages) == [0, 1, 2, 3]
     assert await found({"created_before": "2000-01-01T14:00:00+14:00"}) == []
 
 
@@ -109,8 +111,8 @@ async def test_a_dry_run_refuses_what_would_be_refused(http: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize(
-    "query", ["created_after=yesterday", "created_after=2026-01-01T00:00:00", "created_before=9999-12-31T23:59:59Z",
-              "created_after=0001-01-01T00:00:00Z", "tag=a%22b", "tag=%25"],
+    "query", ["created_after=yesterday", "created_after=2026-01-01T00:00:00", "created_after=7",
+              "tag=a%22b", "tag=%25"],
 )  # fmt: skip
 async def test_a_bad_filter_is_refused(http: httpx.AsyncClient, query: str) -> None:
     response = await http.get(f"/v1/jobs?{query}")

@@ -44,7 +44,7 @@ async def test_the_answer_comes_when_the_job_changes(app: FastAPI, http: httpx.A
         response = await poll
         assert (response.status_code, response.json()["intent"]) == (200, "pause")
         assert response.headers["preference-applied"] == "wait=20"
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     await _listening(app, 0)
 
 
