@@ -131,6 +131,8 @@ def with_durations(measured: list[Row], specs: dict[str, TrainingSpec]) -> list[
 
 def table(rows: list[Row]) -> str:
     within = sum(abs(row.memory_error) <= 0.15 for row in rows)
+    sizes = [abs(row.memory_error) for row in rows]
+    times = [abs(row.duration_error) for row in rows]
     lines = [
         "# Plans against runs",
         "",
@@ -138,19 +140,19 @@ def table(rows: list[Row]) -> str:
         f"Python {platform.python_version()}. Memory: the largest RssAnon of a fresh trainer process, sampled every "
         f"{1000 * SAMPLE_SECONDS:.0f} ms. Durations: each is predicted from all other runs.",
         "",
-        f"- Memory: {within} of {len(rows)} runs within 15 %, median error "
-        f"{median(abs(row.memory_error) for row in rows):.1%}, largest {max(abs(row.memory_error) for row in rows):.1%}.",
-        f"- Duration: median error {median(abs(row.duration_error) for row in rows):.1%}; the 90 % interval holds "
+        f"- Memory: {within} of {len(rows)} runs within 15 %, median error {median(sizes):.1%}, "
+        f"largest {max(sizes):.1%}.",
+        f"- Duration: median error {median(times):.1%}; the 90 % interval holds "
         f"{sum(row.is_covered for row in rows)} of {len(rows)}.",
         "",
         "| run | predicted MB | measured MB | error | predicted s | 90 % interval | measured s | error |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
-        sizes = f"{row.predicted_bytes / MEGABYTE:.0f} | {row.peak_bytes / MEGABYTE:.0f} | {row.memory_error:+.0%}"
+        bytes_ = f"{row.predicted_bytes / MEGABYTE:.0f} | {row.peak_bytes / MEGABYTE:.0f} | {row.memory_error:+.0%}"
         interval = f"{row.low_seconds:.1f} to {row.high_seconds:.1f}"
-        times = f"{row.predicted_seconds:.1f} | {interval} | {row.seconds:.1f} | {row.duration_error:+.0%}"
-        lines.append(f"| {row.name} | {sizes} | {times} |")
+        seconds = f"{row.predicted_seconds:.1f} | {interval} | {row.seconds:.1f} | {row.duration_error:+.0%}"
+        lines.append(f"| {row.name} | {bytes_} | {seconds} |")
     return "\n".join(lines) + "\n"
 
 

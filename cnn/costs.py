@@ -12,11 +12,11 @@ from cnn.spec import TrainingSpec
 MEGABYTE = 2**20
 BASE_BYTES = 375 * MEGABYTE
 """Torch and what it loads, in a trainer that has not been forked from a warm launcher."""
-REPORT_BYTES = 45 * MEGABYTE
-"""Torchmetrics and the results of an evaluation."""
+REPORT_BYTES = 60 * MEGABYTE
+"""Torchmetrics and onnxruntime, which the end of a run needs."""
 LABEL_BYTES = 8
-TRANSIENT = 1.2
-"""Times the state of a run: copies that live shortly while checkpoints and exports are written."""
+EXPORT_COPIES = 5
+"""Of the weights, beside the state of the run, while `model.onnx` is written and compared."""
 EVALUATION_BATCH = 1000
 EVALUATION_VALUES = 4_000_000
 """As `evaluation.py` cuts a split; a test compares."""
@@ -45,7 +45,7 @@ class Memory:
     dataset: int
     """The images and labels of the training and validation splits, which a run copies."""
     weights: int
-    """Weights, gradients, the optimizer's state, and the copies of weights for averaging and the best epoch."""
+    """Weights, gradients, the optimizer's state, and copies: for averaging, the best epoch and the exports."""
     activations: int
     """What a minibatch keeps until its backward pass."""
     evaluation: int
@@ -61,7 +61,7 @@ def memory(spec: TrainingSpec) -> Memory:
     return Memory(
         base=BASE_BYTES,
         dataset=(spec.num_train + spec.num_val) * (math.prod(spec.dataset.info.shape) + LABEL_BYTES),
-        weights=round(TRANSIENT * _weight_copies(spec) * spec.plan().weight_bytes),
+        weights=(_weight_copies(spec) + EXPORT_COPIES) * spec.plan().weight_bytes,
         activations=spec.plan().activation_bytes * min(spec.training.batch_size, spec.num_train),
         evaluation=_evaluation_bytes(spec) + REPORT_BYTES,
     )

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from cnn.bundle import golden, write_bundle
 from cnn.checkpoints import fsync
 from cnn.events import Artifact, Metrics, Warning_
 from cnn.onnx_export import ExportFailed, export_onnx
 from cnn.report import AVERAGING, confusion_picture
 from cnn.spec import TrainingSpec
+from cnn.tensorboard_log import event_file
 
 MAX_COMPARED = 8
 
@@ -41,6 +43,7 @@ def export(
     labels = json.dumps(spec.dataset.info.labels, ensure_ascii=False, indent=2)
     yield write(folder, "labels.json", labels.encode() + b"\n", "application/json", step)
     yield write(folder, "metrics.csv", _table(metrics).encode(), "text/csv", step)
+    yield write(folder, "events.out.tfevents", event_file(metrics), "application/octet-stream", step)
     text = json.dumps({**report, "averaging": AVERAGING}, ensure_ascii=False, indent=2, allow_nan=False)
     yield write(folder, "report.json", text.encode() + b"\n", "application/json", step)
     picture = confusion_picture(report["splits"]["test"]["confusion_matrix"], spec.dataset.info.labels)
@@ -56,7 +59,10 @@ def export_weights(folder: Path, name: str, weights: Mapping[str, Tensor], step:
 def export_model(
     folder: Path, network: nn.Module, weights: Mapping[str, Tensor], images: NDArray[np.uint8], step: int
 ) -> Iterator[Artifact | Warning_]:
-    """Write `model.onnx` and how close it is to torch on some of `images`; or tell why there is none."""
+    """Write `model.onnx`, how close it is to torch on some of `images`, and the bundle; or tell why there is none.
+
+    The bundle takes in what `export` wrote before.
+    """
     try:
         model, report = export_onnx(network, weights, images[:MAX_COMPARED])
     except ExportFailed as error:
@@ -64,6 +70,7 @@ def export_model(
         return
     yield write(folder, "model.onnx", model, "application/octet-stream", step)
     yield write(folder, "onnx_parity.json", report, "application/json", step)
+    yield write_bundle(folder, golden(network, weights, images), step)
 
 
 def _table(metrics: Sequence[Metrics]) -> str:

@@ -72,7 +72,7 @@ def _traced(network: nn.Module, images: NDArray[np.uint8]) -> bytes:
             torch.onnx.export(
                 network,
                 (torch.from_numpy(images[:2].copy()),),
-                file,
+                file,  # type: ignore[arg-type]  # this exporter writes to an open file, too
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=["images"],

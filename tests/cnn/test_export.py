@@ -30,7 +30,8 @@ def test_files_can_be_read_back(tmp_path: Path) -> None:
     spec = small_spec()
     artifacts = {artifact.name: artifact for artifact in export(tmp_path / "out", spec, WEIGHTS, METRICS, REPORT, 20)}
     assert list(artifacts) == [
-        *("model.safetensors", "spec.json", "labels.json", "metrics.csv", "report.json", "confusion_matrix.png")
+        *("model.safetensors", "spec.json", "labels.json", "metrics.csv", "events.out.tfevents", "report.json"),
+        "confusion_matrix.png",
     ]
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(artifacts)
     assert {artifact.step for artifact in artifacts.values()} == {20}
