@@ -79,7 +79,8 @@ def alternate(
     clean: dict[str, list[bool]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, work in variants.items():
-            units, start, wall, foreign = 0, clock(), time.perf_counter(), _foreign_seconds()
+            foreign, wall, start = _foreign_seconds(), time.perf_counter(), clock()
+            units = work()
             while time.perf_counter() - wall < seconds:
                 units += work()
             elapsed = time.perf_counter() - wall

@@ -9,11 +9,13 @@ out, which the table says, where it is not installed (`pip install kornia`).
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import math
 import os
 import statistics
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -28,8 +30,8 @@ from cnn.transforms.draws import Draws
 SHAPES = {(1, 28, 28): 128, (3, 32, 32): 128, (3, 224, 224): 32}
 """Batch size of each shape of images."""
 HAS_KORNIA = importlib.util.find_spec("kornia") is not None
-SIZE = 0
-"""Stands for the side of the images in the arguments of v2 and kornia."""
+SIZE = "size"
+"""Stands for height and width of the images in the arguments of v2 and kornia."""
 
 OURS: dict[str, list[dict[str, Any]]] = {
     "crop": [{"type": "random_crop", "padding": 2}],
@@ -51,27 +53,27 @@ OURS: dict[str, list[dict[str, Any]]] = {
 }
 NEEDS_COLOUR = ("colour jitter", "grayscale")
 
-V2: dict[str, Callable[[int], list[Any]]] = {
-    "crop": lambda size: [v2.RandomCrop(size, padding=2)],
-    "flip": lambda size: [v2.RandomHorizontalFlip()],
-    "crop + flip": lambda size: [v2.RandomCrop(size, padding=2), v2.RandomHorizontalFlip()],
-    "affine": lambda size: [v2.RandomAffine(15, (0.1, 0.1), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)],
-    "resized crop": lambda size: [v2.RandomResizedCrop(size, scale=(0.5, 1), antialias=False)],
-    "perspective": lambda size: [v2.RandomPerspective(0.3, 0.5)],
-    "brightness + contrast": lambda size: [v2.ColorJitter(0.2, 0.2)],
-    "colour jitter": lambda size: [v2.ColorJitter(0.2, 0.2, 0.2, 0.05)],
-    "grayscale": lambda size: [v2.RandomGrayscale(0.1)],
-    "blur": lambda size: [v2.GaussianBlur(7, (0.01, 1))],
-    "erasing": lambda size: [v2.RandomErasing(0.5)],
-    "erasing by noise": lambda size: [v2.RandomErasing(0.5, value="random")],
-}
-
-KORNIA: dict[str, tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]] = {
-    "crop": (("RandomCrop", ((SIZE, SIZE),), {"padding": 2}),),
+V2: dict[str, tuple[Any, ...]] = {
+    "crop": (("RandomCrop", (SIZE,), {"padding": 2}),),
     "flip": (("RandomHorizontalFlip", (), {}),),
-    "crop + flip": (("RandomCrop", ((SIZE, SIZE),), {"padding": 2}), ("RandomHorizontalFlip", (), {})),
+    "crop + flip": (("RandomCrop", (SIZE,), {"padding": 2}), ("RandomHorizontalFlip", (), {})),
+    "affine": (("RandomAffine", (15, (0.1, 0.1), (0.9, 1.1)), {"interpolation": v2.InterpolationMode.BILINEAR}),),
+    "resized crop": (("RandomResizedCrop", (SIZE,), {"scale": (0.5, 1), "antialias": False}),),
+    "perspective": (("RandomPerspective", (0.3, 0.5), {}),),
+    "brightness + contrast": (("ColorJitter", (0.2, 0.2), {}),),
+    "colour jitter": (("ColorJitter", (0.2, 0.2, 0.2, 0.05), {}),),
+    "grayscale": (("RandomGrayscale", (0.1,), {}),),
+    "blur": (("GaussianBlur", (7, (0.01, 1)), {}),),
+    "erasing": (("RandomErasing", (0.5,), {}),),
+    "erasing by noise": (("RandomErasing", (0.5,), {"value": "random"}),),
+}
+"""Name, arguments and keyword arguments of each class."""
+KORNIA: dict[str, tuple[Any, ...]] = {
+    "crop": (("RandomCrop", (SIZE,), {"padding": 2}),),
+    "flip": (("RandomHorizontalFlip", (), {}),),
+    "crop + flip": (("RandomCrop", (SIZE,), {"padding": 2}), ("RandomHorizontalFlip", (), {})),
     "affine": (("RandomAffine", (15, (0.1, 0.1), (0.9, 1.1)), {"p": 1}),),
-    "resized crop": (("RandomResizedCrop", ((SIZE, SIZE), (0.5, 1)), {"p": 1}),),
+    "resized crop": (("RandomResizedCrop", (SIZE, (0.5, 1)), {"p": 1}),),
     "perspective": (("RandomPerspective", (0.3,), {"p": 0.5}),),
     "brightness + contrast": (("ColorJitter", (0.2, 0.2), {"p": 1}),),
     "colour jitter": (("ColorJitter", (0.2, 0.2, 0.2, 0.05), {"p": 1}),),
@@ -79,7 +81,6 @@ KORNIA: dict[str, tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]] = {
     "blur": (("RandomGaussianBlur", ((7, 7), (0.01, 1)), {"p": 1}),),
     "erasing": (("RandomErasing", (), {"p": 0.5}),),
 }
-"""Name, arguments and keyword arguments of each class."""
 
 
 def ours(name: str, images: Tensor) -> Callable[[], int]:
@@ -95,8 +96,16 @@ def ours(name: str, images: Tensor) -> Callable[[], int]:
     return work
 
 
+def built(package: ModuleType, members: tuple[Any, ...], images: Tensor) -> list[Any]:
+    size = tuple(images.shape[2:])
+    return [
+        getattr(package, name)(*(size if argument == SIZE else argument for argument in arguments), **fields)
+        for name, arguments, fields in members
+    ]
+
+
 def torchvision(name: str, images: Tensor) -> Callable[[], int]:
-    transform = v2.Compose(V2[name](images.shape[-1]))
+    transform = v2.Compose(built(v2, V2[name], images))
 
     def work() -> int:
         torch.stack([transform(image) for image in images])
@@ -106,14 +115,7 @@ def torchvision(name: str, images: Tensor) -> Callable[[], int]:
 
 
 def kornia(name: str, images: Tensor) -> Callable[[], int]:
-    import kornia.augmentation
-
-    def resolved(value: Any) -> Any:
-        return (images.shape[-1], images.shape[-1]) if value == (SIZE, SIZE) else value
-
-    chain = torch.nn.Sequential(
-        *(getattr(kornia.augmentation, cls)(*map(resolved, args), **fields) for cls, args, fields in KORNIA[name])
-    )
+    chain = torch.nn.Sequential(*built(importlib.import_module("kornia.augmentation"), KORNIA[name], images))
 
     def work() -> int:
         chain(images.float() / 255)  # kornia works on floats: the conversion is part of it

@@ -34,8 +34,13 @@ class Score:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Score:
-    """Score of `network` with `weights`, keys as in its state dict, on uint8 images (N, C, H, W) and labels (N,)."""
+def evaluate(
+    network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, labels: Tensor, *, mirror: bool = False
+) -> Score:
+    """Score of `network` with `weights`, keys as in its state dict, on uint8 images (N, C, H, W) and labels (N,).
+
+    With `mirror`, of the mean of the logits of each image and of its mirror image, left to right.
+    """
     training = network.training
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
@@ -45,6 +50,8 @@ def evaluate(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, 
     for batch, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         inputs = batch.contiguous(memory_format=torch.channels_last)
         logits = functional_call(network, dict(weights), (inputs,))
+        if mirror:
+            logits = (logits + functional_call(network, dict(weights), (inputs.flip(3),))) / 2
         loss += cross_entropy(logits.double(), targets, reduction="sum")
         predicted.append(logits.argmax(dim=1))
         if logits.shape[1] > TOP:

@@ -18,7 +18,7 @@ from cnn.data import Data
 from cnn.determinism import determinism_domain
 from cnn.early_stopping import improves
 from cnn.errors import CheckpointInvalid, Diverged
-from cnn.evaluation import evaluate
+from cnn.evaluation import Score, evaluate
 from cnn.events import Checkpoint, Event, Metrics, Progress, Result, Warning_
 from cnn.gan_training import GanTraining
 from cnn.learner import Learner
@@ -164,7 +164,7 @@ class Run:
         timings = {"images_per_second": self._images_this_epoch / seconds, "seconds": seconds}
         weights = self.learner.weights()
         if len(self._val_labels):
-            score = evaluate(self.learner.network, weights, self._val_images, self._val_labels)
+            score = self._evaluate(weights, self._val_images, self._val_labels)
             values |= {"val_loss": score.loss, "val_accuracy": score.accuracy}
             if score.top5_accuracy is not None:
                 values["val_top5_accuracy"] = score.top5_accuracy
@@ -178,6 +178,10 @@ class Run:
             self._plateau.update(values[self._plateau.spec.monitor])
         return Metrics(self.epoch, self.job_step, values, timings)
 
+    def _evaluate(self, weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> Score:
+        mirror = self.spec.training.test_time_augmentation == "horizontal_flip"
+        return evaluate(self.learner.network, weights, images, labels, mirror=mirror)
+
     def delivered_weights(self) -> dict[str, Tensor]:
         return self._best.weights if self._best else self.learner.weights()
 
@@ -190,7 +194,7 @@ class Run:
         scores, reports = {}, {}
         for name, (images, labels) in splits.items():
             pair = images.to(self.device), labels.to(self.device)
-            scores[name] = evaluate(self.learner.network, self.delivered_weights(), *pair)
+            scores[name] = self._evaluate(self.delivered_weights(), *pair)
             reports[name] = split_report(scores[name], labels, names)
         test = scores["test"]
         result = Result(test.loss, test.accuracy, "last", self.epoch, self.job_step)
@@ -199,7 +203,8 @@ class Run:
         delivered = {"weights": result.weights, "epoch": result.epoch, "step": result.step}
         transfer = self.learner.transfer.to_json() if self.learner.transfer else None
         gan = {key: value for row in self.metrics for key, value in row.values.items() if key.startswith("gan_")}
-        return result, {**delivered, "init_weights": transfer, "gan": gan or None, "splits": reports}
+        judged = {"test_time_augmentation": self.spec.training.test_time_augmentation, "splits": reports}
+        return result, {**delivered, "init_weights": transfer, "gan": gan or None, **judged}
 
     def save(self, folder: Path | None) -> Iterator[Checkpoint]:
         """Write a checkpoint, unless this run has just written this one."""

@@ -82,6 +82,8 @@ class Training(Spec):
     With n_in values that a unit sees and n_out that it feeds: kaiming (He et al., ICCV 2015) has variance 2 / n_in,
     xavier (Glorot & Bengio, AISTATS 2010) 2 / (n_in + n_out); orthogonal (Saxe et al., ICLR 2014) has rows or columns
     that are orthonormal. What is in a weight_norm keeps torch's."""
+    test_time_augmentation: Literal["horizontal_flip"] | None = None
+    """Judge by the mean of the logits of an image and its mirror image, in validation and test, at twice the time."""
     init_from: Annotated[str, Field(pattern=r"^job_[0-9a-z]+$", max_length=64)] | None = None
     """Id of a job whose `model.safetensors` to start from. Tensors of the same name and shape are taken, the rest is
     initialized and reported; the statistics of the input normalization come from this run's own training split."""

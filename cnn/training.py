@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
+from cnn.determinism import determinism_domain
 from cnn.errors import Diverged, TrainingError
-from cnn.events import Event, Phase, Stopped, Warning_
+from cnn.events import Artifact, Event, Phase, Result, Stopped, Warning_
 from cnn.export import export, export_model, export_weights, write
 from cnn.gan_training import GanTraining
+from cnn.html_report import html_report
 from cnn.run import Clock, Run
 from cnn.spec import TrainingSpec
 
@@ -73,13 +76,27 @@ def train(
     result, report = run.result(data)
     if artifacts:
         yield Phase("exporting")
-        yield from export(artifacts, spec, run.delivered_weights(), run.metrics, report, result.step)
-        network, weights = run.learner.network, run.delivered_weights()
-        yield from export_model(artifacts, network, weights, data.test_images, result.step)
-        yield write(artifacts, "augmentation.png", contact_sheet(spec, data), "image/png", result.step)
-        if run.gan:
-            yield from run.gan.export(artifacts)
+        yield from _export(artifacts, run, data, result, report)
     yield result
+
+
+def _export(
+    folder: Path, run: Run, data: Data, result: Result, report: Mapping[str, Any]
+) -> Iterator[Artifact | Warning_]:
+    """Write the files of a complete run."""
+    spec, weights, step = run.spec, run.delivered_weights(), result.step
+    yield from export(folder, spec, weights, run.metrics, report, step)
+    yield from export_model(folder, run.learner.network, weights, data.test_images, step)
+    sheet = contact_sheet(spec, data)
+    yield write(folder, "augmentation.png", sheet, "image/png", step)
+    pictures = {
+        "Confusion matrix of the test split": (folder / "confusion_matrix.png").read_bytes(),
+        "Training images and what augmentation makes of them": sheet,
+    }
+    page = html_report(spec, run.metrics, result, report, pictures, determinism_domain(run.device))
+    yield write(folder, "report.html", page, "text/html", step)
+    if run.gan:
+        yield from run.gan.export(folder)
 
 
 def _steps(run: Run, stage: Run | GanTraining, checkpoints: Path | None, stop: Callable[[], bool]) -> Iterator[Event]:

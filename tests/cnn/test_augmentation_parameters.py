@@ -181,3 +181,26 @@ def test_erased_areas_are_uniform_and_inside() -> None:
     assert float(erased.max()) == pytest.approx(0.3, abs=0.02)
     # Uniform in [0.1, 0.3]: standard deviation 0.058, standard error 0.0013.
     assert float(erased.mean()) == pytest.approx(0.2, abs=0.0065)
+
+
+def test_noise_is_uniform_over_all_bytes() -> None:
+    """In every place of a number of the generator, of which each gives eight; and in images of any size."""
+    noise = draws(SAMPLES).bytes(1, 8, 16)
+    assert noise.dtype == torch.uint8
+    for place in range(8):
+        values = noise.flatten()[place::8]
+        counts = torch.bincount(values.int(), minlength=256)
+        # 250 expected of each value, the standard deviation is 16.
+        assert len(values) == 256 * 250
+        assert bool(((counts - 250).abs() < 80).all())
+    assert draws(3).bytes(3, 5, 7).shape == (3, 3, 5, 7)
+
+
+def test_erased_pixels_are_replaced_by_noise_of_their_own() -> None:
+    transform = parse({"type": "random_erasing", "p": 1, "min_area": 0.1, "max_area": 1, "value": "noise"})
+    erased = augmented(torch.zeros(SAMPLES, 1, 16, 16, dtype=torch.uint8), transform)
+    values = erased[erased > 0].double()
+    # Uniform in 1..255: mean 128, standard deviation 74; several hundred thousand pixels.
+    assert len(values) > 100_000
+    assert float(values.mean()) == pytest.approx(128, abs=1)
+    assert not torch.equal(erased[0], erased[1])
