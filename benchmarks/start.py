@@ -26,6 +26,7 @@ import httpx
 
 ROOT = Path(__file__).parent.parent
 SPEC = ROOT / "examples" / "digits.json"
+JOB_SECONDS = 120.0
 STAGES = ("claimed", "training", "first epoch", "succeeded")
 
 
@@ -43,7 +44,7 @@ def epochd(launcher: str, threads: int) -> Iterator[httpx.Client]:
             "EPOCHD_LAUNCHER": launcher,
         }
         with log.open("w") as output:
-            command = [Path(sys.executable).parent / "epochd", "up", "--dev"]
+            command = [str(Path(sys.executable).parent / "epochd"), "up", "--dev"]
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         try:
             while not (ready := re.search(r"ready at (\S+)", log.read_text())):
@@ -60,10 +61,11 @@ def epochd(launcher: str, threads: int) -> Iterator[httpx.Client]:
 def run(client: httpx.Client, spec: Mapping[str, Any]) -> dict[str, float]:
     """Train one job, alone; when each stage was recorded, in seconds after its submission."""
     job = client.post("/v1/jobs", json={"spec": spec}).raise_for_status().json()
-    while not (job := client.get(job["links"]["self"]).json())["terminal"]:
+    deadline = time.monotonic() + JOB_SECONDS
+    while not (job := client.get(job["links"]["self"]).json())["terminal"] and time.monotonic() < deadline:
         time.sleep(0.25)
     if job["status"] != "succeeded":
-        sys.exit(f"the job ended {job['status']}: {job['error']}")
+        sys.exit(f"the job is {job['status']}: {job['error']}")
     times: dict[str, float] = {}
     for event in client.get(job["links"]["events"], params={"limit": 200}).json()["data"]:
         if stage := stage_of(event):
