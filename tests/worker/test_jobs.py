@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from worker.jobs import TRANSITIONS, Intent, Job, JobStatus, allowed_actions, create_job_id
+from worker.jobs import TRANSITIONS, Intent, Job, JobStatus, OnDomainChange, allowed_actions, create_job_id
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 JOB = Job(
     id="job_1",
+    owner_id=None,
     name=None,
     tags=(),
     priority=0,
@@ -37,6 +38,12 @@ JOB = Job(
     device=None,
     threads=None,
     determinism=None,
+    domain=None,
+    on_domain_change=OnDomainChange.WAIT,
+    pause_reason=None,
+    max_runtime_seconds=None,
+    runtime_seconds=0.0,
+    reserved_bytes=0,
     not_before=None,
     last_event_id=0,
     created_at=NOW,
