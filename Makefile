@@ -6,11 +6,11 @@ PYTHON ?= $(shell for python in python3.11 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 BIN := .venv/bin
 TORCH := torch==2.14.1 torchvision==0.29.1
-SUITES := tests/cnn tests/worker tests/server tests/integration tests/test_*.py
+SUITES := tests/cnn tests/worker tests/server tests/integration tests/browser tests/faults tests/test_*.py
 DATA_DIR := $(or $(EPOCHD_DATA_DIR),epochd-data)
 
 .NOTPARALLEL:
-.PHONY: demo test test-all lint docs bench install lock data services clean
+.PHONY: demo test test-all lint docs bench chaos install lock data services clean
 
 # The server runs on a free port and is stopped with everything it started, however the recipe ends. Job control keeps a
 # Ctrl-C from it, so that demo.py can still cancel its job.
@@ -51,6 +51,13 @@ docs: .venv/installed-dev
 
 bench: .venv/installed data
 	$(BIN)/python benchmarks/throughput.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/steps.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/time_to_accuracy.py --data-dir $(DATA_DIR)
+
+# Hundreds of kills, some 20 minutes; --postgresql in ARGS does it on PostgreSQL.
+chaos: .venv/installed-dev services
+	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 install: .venv/installed
 
@@ -73,11 +80,14 @@ lock: .venv/installed-dev
 data: .venv/installed
 	@$(BIN)/python -m cnn.fetch fashion_mnist --data-dir $(DATA_DIR)
 
-# The store's tests run on a real PostgreSQL of their own.
+# The store's tests run on a real PostgreSQL of their own, those of the page in a real Chromium.
 services:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
 	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y postgresql; \
 	else echo "The tests need PostgreSQL's server programs: apt-get install postgresql" >&2; exit 1; fi
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium; \
+	else echo "The tests of the page need Chromium: apt-get install chromium" >&2; exit 1; fi
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -207,6 +207,11 @@ STUDIES = (
         "Srivastava et al. (2014), table 9: L2 < L1 + L2 < max-norm < dropout + L2 < dropout + max-norm",
         srivastava,
         "test_accuracy",
+        found=(
+            "not reproduced at this size: all five lie within one point and two standard errors of each "
+            "other. The paper trains for a million updates on 60,000 images; here are 800 on 2,000, with "
+            "weights and rates that were not tuned per row"
+        ),
     ),
     Study(
         "overfitting",
@@ -214,6 +219,10 @@ STUDIES = (
         "each regularizer narrows the gap",
         overfitting,
         "gap",
+        found=(
+            "each narrows it, early stopping and augmentation clearly (by 8 and 5 points), L2 by 2; dropout "
+            "in the one dense layer with max-norm by less than its error"
+        ),
     ),
     Study(
         "early-stopping",
@@ -222,6 +231,11 @@ STUDIES = (
         stopping,
         "test_accuracy",
         beside=("epoch", "epochs"),
+        found=(
+            "patience 10 delivers the weights of the best of all 60 epochs in a third of them, patience 1 "
+            "stops too early. By test accuracy the last epoch is better still: the loss on the validation "
+            "split rises while accuracy does not fall"
+        ),
     ),
     Study(
         "look-ahead",
@@ -237,6 +251,10 @@ STUDIES = (
         "at each one's best learning rate, momentum and the adaptive ones are ahead of SGD",
         optimizers,
         "train_loss",
+        found=(
+            "as expected for all but SGD against momentum, which lie within their errors; the largest rate of"
+            " each grid is the best one, so larger ones belong in it"
+        ),
     ),
     Study(
         "inputs",
@@ -244,8 +262,10 @@ STUDIES = (
         "normalized inputs train faster",
         inputs,
         "train_loss",
-        "not confirmed on this one-channel data: raw values at lr 1e-3 are ahead of standardized ones at 0.08; both "
-        "are the largest rates of their grids, which should go on",
+        found=(
+            "not confirmed on this one-channel data: at each one's best rate of the grid, raw values at 1e-3 are ahead "
+            "of standardized ones at 0.08. Raw values need rates a hundred times smaller, that is all"
+        ),
     ),
     Study(
         "feature-space",
@@ -253,6 +273,10 @@ STUDIES = (
         "DeVries & Taylor (2017): extrapolation helps more than interpolation",
         feature_space,
         "test_accuracy",
+        found=(
+            "no difference beyond the errors, in either direction, at 30 images per class; the paper's gain "
+            "is on other data"
+        ),
     ),
     Study(
         "generated",
@@ -260,6 +284,10 @@ STUDIES = (
         "Antoniou et al. (2017): generated samples help where there are few real ones",
         generated,
         "test_accuracy",
+        found=(
+            "not confirmed: with 20 images per class the accuracy falls by about a point, with 50 it stays. "
+            "Crop and flip do not help either after so few passes"
+        ),
     ),
 )
 
