@@ -1,42 +1,53 @@
-"""The `epochd` command.
-
-Exit codes: 0 done · 1 the job failed or was cancelled · 2 bad input: usage, file, or a request that the server refused
-· 3 the server is unreachable or cannot serve · 4 no such job or artifact · 130 interrupted.
-"""
+"""The `epochd` command."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
+from server.actions_cli import cancel, pause, remove, resume, retry
 from server.client import DEFAULT_URL, Client
+from server.compare_cli import compare
 from server.console import (
     API_KEY,
     BAD_INPUT,
-    JOB_FAILED,
+    EXIT_CODES,
+    FAILED,
     NOT_FOUND,
     AsJson,
+    JobId,
+    SpecFile,
     Url,
     connect,
     fail,
     out,
     print_json,
+    read_spec,
 )
 from server.datasets_cli import app as datasets_app
 from server.keys_cli import app as keys_app
+from server.plan_cli import plan
 from server.progress import accuracy, follow
-from server.schemas import Job
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+HELP = "Train networks from the command line.\n\nExit codes: " + " · ".join(
+    f"{code} {meaning}" for code, meaning in EXIT_CODES.items()
+)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, pretty_exceptions_enable=False)
 app.add_typer(keys_app, name="keys")
 app.add_typer(datasets_app, name="dataset")
-
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job: job_…")]
+app.command()(plan)
+app.command()(compare)
+for command in (cancel, pause, resume, retry):
+    app.command()(command)
+app.command("rm")(remove)
 
 
 @app.callback()
@@ -60,8 +71,26 @@ def up(dev: Annotated[bool, typer.Option("--dev", help="No keys, and loopback on
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look for what is wrong with the installation on this machine, and say how to mend it."""
+    try:
+        from server.doctor import examine  # noqa: PLC0415 - the client's installation lacks what it needs
+        from worker.settings import Settings  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        fail(BAD_INPUT, f"{error}; what `doctor` needs is installed with: pip install 'epochd[all]'")
+    findings = []
+    for finding in examine(Settings()):
+        findings.append(finding)
+        if as_json:
+            print_json(finding)
+        else:
+            out.print(finding.text(), markup=False, soft_wrap=True)
+    raise typer.Exit(FAILED if any(finding.status == "fail" for finding in findings) else 0)
+
+
+@app.command()
 def submit(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="File with the spec as JSON; - reads standard input.")],
+    spec: SpecFile,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     priority: Annotated[int, typer.Option(help="Larger ones are trained first.")] = 0,
     tag: Annotated[list[str] | None, typer.Option(help="A label; may be given several times.")] = None,
@@ -71,7 +100,7 @@ def submit(
 ) -> None:
     """Submit a job."""
     with connect(url) as client:
-        job = client.submit(_read_spec(spec), name=name, priority=priority, tags=tag or ())
+        job = client.submit(read_spec(spec), name=name, priority=priority, tags=tag or ())
         if as_json:
             print_json(job)
         else:
@@ -92,6 +121,8 @@ def list_jobs(
     status: Annotated[
         list[str] | None, typer.Option(help="Only jobs of this status; may be given several times.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only jobs with this tag; may be given several times.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -99,12 +130,12 @@ def list_jobs(
     """List jobs, newest first."""
     table = Table(Column("id", no_wrap=True), "name", "status", "progress", "accuracy", box=None)
     with connect(url) as client:
-        for job, _ in zip(client.list(statuses=status or ()), range(limit), strict=False):
+        for job, _ in zip(client.list(statuses=status or (), name=name, tags=tag or ()), range(limit), strict=False):
             if as_json:
                 print_json(job)
             else:
                 share = f"{job.progress.fraction:.0%}" if job.progress else ""
-                table.add_row(job.id, job.name or "", job.status, share, accuracy(job))
+                table.add_row(job.id, escape(job.name or ""), job.status, share, accuracy(job))
     if not as_json:
         out.print(table)
 
@@ -131,10 +162,8 @@ def logs(
     """Print a job's log."""
     with connect(url) as client:
         texts = client.follow_logs(job_id) if follow else iter([client.logs(job_id, tail=tail)])
-        for text in texts:
-            sys.stdout.write(
-                "".join(json.dumps({"line": line}) + "\n" for line in text.splitlines()) if as_json else text
-            )
+        for text in _json_lines(texts) if as_json else texts:
+            sys.stdout.write(text)
             sys.stdout.flush()
 
 
@@ -159,53 +188,18 @@ def metrics(
 
 
 @app.command()
-def cancel(
-    job_id: JobId,
-    now: Annotated[bool, typer.Option("--now", help="Kill its trainer instead of asking it to stop.")] = False,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Cancel a job."""
+def workers(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """List the workers that were seen within a day."""
+    table = Table(Column("id", no_wrap=True), "host", "status", "device", "slots", "threads", "trains", box=None)
     with connect(url) as client:
-        job = client.cancel(job_id, now=now)
-    _say(job, "is cancelled" if job.terminal else "is being cancelled", as_json)
-
-
-@app.command()
-def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Let a job rest; `resume` goes on with it."""
-    with connect(url) as client:
-        job = client.pause(job_id)
-    _say(job, "is paused" if job.status == "paused" else "is being paused", as_json)
-
-
-@app.command()
-def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Go on with a paused job."""
-    with connect(url) as client:
-        job = client.resume(job_id)
-    _say(job, f"is {job.status}", as_json)
-
-
-@app.command()
-def retry(
-    job_id: JobId,
-    scratch: Annotated[bool, typer.Option("--scratch", help="Not from its newest checkpoint.")] = False,
-    as_json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Train a failed or cancelled job again."""
-    with connect(url) as client:
-        job = client.retry(job_id, scratch=scratch)
-    _say(job, f"is {job.status}", as_json)
-
-
-@app.command("rm")
-def remove(job_id: JobId, url: Url = DEFAULT_URL) -> None:
-    """Delete a job that has ended, with all its files."""
-    with connect(url) as client:
-        client.delete(job_id)
-    out.print(f"{job_id} is deleted")
+        for worker in client.workers():
+            if as_json:
+                print_json(worker)
+                continue
+            sizes = (str(worker.slots), str(worker.threads), str(worker.num_jobs))
+            table.add_row(worker.id, escape(worker.host), worker.status, worker.device, *sizes)
+    if not as_json:
+        out.print(table)
 
 
 @app.command()
@@ -223,12 +217,16 @@ def download(
             fail(NOT_FOUND, f"{job_id} has no artifacts yet")
         for one in names:
             target = output / one if output.is_dir() or name is None else output
-            target.parent.mkdir(parents=True, exist_ok=True)
-            artifact = client.download(job_id, one, target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                artifact = client.download(job_id, one, target)
+            except OSError as error:
+                fail(BAD_INPUT, f"{target}: {error.strerror or error}; name another place with --output")
             if as_json:
-                out.print(json.dumps({**artifact.model_dump(mode="json"), "path": str(target)}), soft_wrap=True)
+                print_json({**artifact.model_dump(mode="json"), "path": str(target)})
             else:
-                out.print(f"{target}  {artifact.bytes} bytes  sha256 {artifact.sha256}", soft_wrap=True)
+                line = f"{target}  {artifact.bytes} bytes  sha256 {artifact.sha256}"
+                out.print(line, markup=False, soft_wrap=True)
 
 
 def _watch(client: Client, job_id: str, as_json: bool) -> None:
@@ -239,25 +237,17 @@ def _watch(client: Client, job_id: str, as_json: bool) -> None:
     else:
         job = follow(client, job_id, out)
     if job.status != "succeeded":
-        raise typer.Exit(JOB_FAILED)
+        raise typer.Exit(FAILED)
 
 
-def _read_spec(path: Path) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
-        spec = json.loads(text)
-    except (OSError, ValueError) as error:
-        fail(BAD_INPUT, f"{path}: {error}")
-    if not isinstance(spec, dict):
-        fail(BAD_INPUT, f"{path}: expected a JSON object, got {type(spec).__name__}")
-    return spec
-
-
-def _say(job: Job, what: str, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        out.print(f"{job.id} {what}")
+def _json_lines(texts: Iterable[str]) -> Iterator[str]:
+    """A document for every whole line of a text that comes in pieces."""
+    rest = ""
+    for text in texts:
+        *lines, rest = (rest + text).split("\n")
+        yield from (json.dumps({"line": line}) + "\n" for line in lines)
+    if rest:
+        yield json.dumps({"line": rest}) + "\n"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from server.client import DEFAULT_URL
-from server.console import BAD_INPUT, JOB_FAILED, AsJson, Url, connect, fail, out, print_json
+from server.console import BAD_INPUT, FAILED, AsJson, Url, connect, fail, out, print_json
 from server.dataset_schemas import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Datasets of one's own.")
@@ -44,7 +44,7 @@ def upload(
         dataset = client.datasets.wait(dataset.id)
     _print(dataset, as_json)
     if dataset.status != "ready":
-        raise typer.Exit(JOB_FAILED)
+        raise typer.Exit(FAILED)
 
 
 @app.command("ls")
@@ -71,23 +71,34 @@ def show(dataset_id: DatasetId, as_json: AsJson = False, url: Url = DEFAULT_URL)
 
 
 @app.command()
-def delete(dataset_id: DatasetId, url: Url = DEFAULT_URL) -> None:
+def delete(dataset_id: DatasetId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Delete a dataset that no job needs any more."""
     with connect(url) as client:
         client.datasets.delete(dataset_id)
-    out.print(f"{dataset_id} deleted")
+    if as_json:
+        print_json({"id": dataset_id, "deleted": True})
+    else:
+        out.print(f"{dataset_id} is deleted")
 
 
 @app.command()
 def samples(
     dataset_id: DatasetId,
     output: Annotated[Path, typer.Option("-o", "--output", help="The PNG to write.")] = Path("samples.png"),
+    as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fetch a sheet of training images."""
     with connect(url) as client:
-        output.write_bytes(client.datasets.samples(dataset_id))
-    out.print(str(output), markup=False, soft_wrap=True)
+        image = client.datasets.samples(dataset_id)
+    try:
+        output.write_bytes(image)
+    except OSError as error:
+        fail(BAD_INPUT, f"{output}: {error.strerror or error}; name another place with --output")
+    if as_json:
+        print_json({"path": str(output), "bytes": len(image)})
+    else:
+        out.print(str(output), markup=False, soft_wrap=True)
 
 
 def _print(dataset: Dataset, as_json: bool) -> None:

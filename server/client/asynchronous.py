@@ -28,6 +28,7 @@ from server.client.datasets import AsyncDatasets
 from server.client.download import Download
 from server.client.errors import ClientError, Unreachable, raise_for_problem
 from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader, LogReader, Patience, Waiting
+from server.operation_schemas import Worker
 from server.plan_schemas import Plan
 from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
 
@@ -195,6 +196,10 @@ class AsyncClient:
                 return
             else:
                 await asyncio.sleep(poll_seconds)
+
+    async def workers(self) -> tuple[Worker, ...]:
+        """The workers that were seen within a day."""
+        return tuple([worker async for worker in self._items(calls.list_workers())])
 
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         return tuple([artifact async for artifact in self._items(calls.list_artifacts(job_id))])

@@ -13,6 +13,7 @@ import httpx
 from pydantic import BaseModel
 
 from server.client.errors import ClientError, TooMany, Unavailable, Unreachable, raise_for_problem
+from server.operation_schemas import Worker, WorkerPage
 from server.plan_schemas import Plan
 from server.schemas import (
     Artifact,
@@ -186,6 +187,10 @@ def list_artifacts(job_id: str) -> Listing[Artifact]:
 
 def list_attempts(job_id: str) -> Listing[Attempt]:
     return Listing(AttemptPage, job_path(job_id, "attempts"), "cursor", {})
+
+
+def list_workers() -> Listing[Worker]:
+    return Listing(WorkerPage, "/v1/workers", "cursor", {})
 
 
 def _results(response: httpx.Response) -> tuple[BatchResult, ...]:

@@ -28,6 +28,7 @@ from server.client.datasets import Datasets
 from server.client.download import Download
 from server.client.errors import ClientError, Unreachable, raise_for_problem
 from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader, LogReader, Patience, Waiting
+from server.operation_schemas import Worker
 from server.plan_schemas import Plan
 from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
 
@@ -193,6 +194,10 @@ class Client:
                 return
             else:
                 time.sleep(poll_seconds)
+
+    def workers(self) -> tuple[Worker, ...]:
+        """The workers that were seen within a day."""
+        return tuple(self._items(calls.list_workers()))
 
     def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         return tuple(self._items(calls.list_artifacts(job_id)))

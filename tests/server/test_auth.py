@@ -27,7 +27,7 @@ from worker.store.keys import Scope
 
 pytestmark = pytest.mark.anyio
 
-OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/style.css"}
+OPEN_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/style.css", "/", "/ui", "/ui/{path:path}"}
 ADMIN_PATHS = ("/v1/keys",)
 
 

@@ -38,7 +38,8 @@ def _routes(app: FastAPI) -> Iterator[tuple[str, set[str]]]:
 
 async def test_every_method_of_every_route_fails_with_a_problem(app: FastAPI, http: httpx.AsyncClient) -> None:
     for template, methods in _routes(app):
-        path = template.format(
+        path = template.replace(":path", "").format(
+            path="nothing.js",
             job_id="job_00000000000000000000000000",
             name="model.safetensors",
             upload_id="up_00000000000000000000000000",
