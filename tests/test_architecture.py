@@ -24,10 +24,14 @@ CLIENT_SIDE = (
     *(
         f"server/{name}.py"
         for name in (
+            "actions_cli",
             "cli",
+            "compare_cli",
             "console",
             "datasets_cli",
             "keys_cli",
+            "operation_schemas",
+            "plan_cli",
             "progress",
             "schemas",
             "dataset_schemas",
