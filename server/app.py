@@ -33,6 +33,7 @@ from server.routes import (
     metrics,
     operations,
     plans,
+    ui,
     uploads,
 )
 from server.services import Services
@@ -45,7 +46,14 @@ from worker.store.database import Database
 
 DESCRIPTION = "POST a spec, get a trained CNN. Errors are `application/problem+json`; lists are pages with a cursor."
 
-PUBLIC = (health.get_health, health.get_readiness, documentation.get_documentation, documentation.get_style)
+PUBLIC = (
+    health.get_health,
+    health.get_readiness,
+    documentation.get_documentation,
+    documentation.get_style,
+    ui.get_start,
+    ui.get_page,
+)
 """The routes that need no key. `/openapi.json` needs none either: like its page, it holds nothing of this server."""
 
 
@@ -85,6 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         operations,
         health,
         documentation,
+        ui,
     ):
         app.include_router(routes.router)
     app.include_router(keys.own_router)

@@ -1,0 +1,127 @@
+import { html, useEffect, useRef, useState } from "../lib/preact.js";
+import { getJson, postJson } from "../lib/api.js";
+import { patched } from "../lib/patch.js";
+import { go } from "../lib/router.js";
+import { format } from "../lib/spec_text.js";
+import { Faults } from "../components/faults.js";
+import { Panel } from "../components/panel.js";
+import { PlanView } from "../components/plan_view.js";
+
+const PAUSE_MS = 350;
+
+function read(text) {
+  try {
+    return { spec: JSON.parse(text) };
+  } catch (error) {
+    return { error };
+  }
+}
+
+/** The plan of the text, or why there is none: {plan, spec, error}, a moment after the last change. */
+function usePlanned(text) {
+  const [state, setState] = useState({});
+  const asked = useRef(0);
+  useEffect(() => {
+    const timer = setTimeout(async () => {
+      if (!text.trim()) return setState({});
+      const number = (asked.current += 1);
+      const { spec, error } = read(text);
+      const result = error ? { error } : await postJson("/v1/plans", { spec }).then((plan) => ({ plan, spec }), (reason) => ({ error: reason, spec }));
+      return number === asked.current && setState({ ...result, text });
+    }, PAUSE_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return state;
+}
+
+/** The spec with another dataset, and as many outputs as that has classes. */
+function onDataset(spec, { id, content }) {
+  const { layers } = spec.model;
+  const model = layers ? { ...spec.model, layers: [...layers.slice(0, -1), { ...layers.at(-1), out_features: content.labels.length }] } : spec.model;
+  return { ...spec, dataset: { type: "registered", id }, model };
+}
+
+/** The examples, and the spec to begin with: another job's, or the first example, on a `dataset` of the user's. */
+function useStart(from, dataset, setText, setName) {
+  const [examples, setExamples] = useState([]);
+  const choose = async (file) => {
+    const example = await getJson(`examples/${file}`);
+    setText(format(dataset ? onDataset(example, await getJson(`/v1/datasets/${dataset}`)) : example));
+  };
+  useEffect(() => {
+    getJson("examples/index.json").then((found) => {
+      setExamples(found);
+      if (!from) choose(found[0].file);
+    });
+    if (from) {
+      getJson(`/v1/jobs/${from}`).then((job) => {
+        setText(format(job.spec));
+        setName(job.name ?? "");
+      }).catch(() => choose("digits.json"));
+    }
+  }, [from]);
+  return [examples, choose];
+}
+
+function Editor({ text, setText }) {
+  const pressed = (event) => {
+    if (event.key !== "Tab" || event.shiftKey || event.altKey) return;
+    const { selectionStart: start, selectionEnd: end, value } = event.target;
+    event.preventDefault();
+    setText(`${value.slice(0, start)}  ${value.slice(end)}`);
+    requestAnimationFrame(() => event.target.setSelectionRange(start + 2, start + 2));
+  };
+  return html`<textarea aria-label="Spec" spellcheck=${false} autocomplete="off" value=${text} onKeyDown=${pressed}
+    onInput=${(event) => setText(event.target.value)} title="Shift+Tab leaves the editor" />`;
+}
+
+export function SubmitPage({ params }) {
+  const [text, setText] = useState("");
+  const [name, setName] = useState("");
+  const [tags, setTags] = useState("");
+  const [priority, setPriority] = useState("0");
+  const [failure, setFailure] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const planned = usePlanned(text);
+  const [examples, choose] = useStart(params.get("from"), params.get("dataset"), setText, setName);
+  const current = planned.text === text && !planned.error && planned.plan;
+  const body = () => ({
+    spec: planned.spec, ...(name && { name }), priority: Number(priority), tags: tags.split(/[\s,]+/).filter(Boolean),
+  });
+  const fix = (operations) => setText(format(patched({ spec: planned.spec }, operations).spec));
+  const submit = async () => {
+    setBusy(true);
+    try {
+      go(`/jobs/${(await postJson("/v1/jobs", body())).id}`);
+    } catch (error) {
+      setFailure(error);
+      setBusy(false);
+    }
+  };
+  return html`
+    <div class="spread"><h1>${params.get("from") ? "Clone a job" : "New job"}</h1>
+      <div class="examples push" role="group" aria-label="Examples"><span class="small soft">Start from</span>
+        ${examples.map((one) => html`<button class="small" title=${one.about} onClick=${() => choose(one.file)}>${one.title}</button>`)}</div></div>
+    <div class="submit">
+      <${Panel} title="Spec" flush call=${planned.spec && { path: "/v1/jobs", method: "POST", body: body() }}
+        actions=${html`<button class="plain small" onClick=${() => !read(text).error && setText(format(read(text).spec))}>tidy</button>`}>
+        <${Editor} text=${text} setText=${setText} />
+      </${Panel}>
+      <div class="stack">
+        <${Panel} title="Submit">
+          <div class="stack">
+            <div class="fields">
+              <label>Name<input value=${name} maxlength="200" placeholder="for people" onInput=${(event) => setName(event.target.value)} /></label>
+              <label>Tags<input value=${tags} placeholder="sweep, baseline" onInput=${(event) => setTags(event.target.value)} /></label>
+              <label>Priority<input type="number" min="-1000" max="1000" value=${priority} onInput=${(event) => setPriority(event.target.value)} /></label>
+            </div>
+            <div class="spread"><button class="primary" disabled=${!current || busy} onClick=${submit}>Train it</button>
+              <span class="small soft" role="status">${current ? "The spec is valid." : planned.error ? "The spec is not valid yet." : "Checking…"}</span></div>
+          </div>
+        </${Panel}>
+        ${failure && html`<${Faults} error=${failure} onFix=${fix} />`}
+        ${planned.error && html`<${Faults} error=${planned.error} onFix=${fix} />`}
+        ${planned.plan && !planned.error && html`<${PlanView} plan=${planned.plan} spec=${planned.spec} onFix=${fix} />`}
+      </div>
+    </div>`;
+}
