@@ -65,6 +65,7 @@ def test_two_jobs_are_compared_by_what_differs(seed: Seed, server: Server, open_
         job = seed.running()
         seed.points(job, {"val_loss": [1.0, 0.5], "val_accuracy": [0.5, 0.75]})
     page = open_page(f"{server.url}/ui/")
+    expect(page.get_by_role("checkbox")).to_have_count(2)
     for box in page.get_by_role("checkbox").all():
         box.check()
     page.get_by_role("button", name="Compare 2").click()

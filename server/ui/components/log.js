@@ -25,6 +25,8 @@ function useLog(path) {
         current.next = start + bytes.byteLength;
         setText((known) => known + new TextDecoder().decode(bytes));
       }
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // the network's errors: the next event asks again
     } finally {
       current.busy = false;
     }
