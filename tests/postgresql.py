@@ -28,9 +28,9 @@ class PostgreSQL:
         self._binaries = find_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="epochd-pg-"))
         # initdb refuses root, so that root becomes somebody else.
-        self._user, self._group = ("nobody", "nogroup") if os.geteuid() == 0 else (None, None)
+        self._user = "nobody" if os.geteuid() == 0 else None
         if self._user is not None:
-            shutil.chown(self._folder, self._user, self._group)
+            shutil.chown(self._folder, self._user)
         self.url = f"postgresql://epochd@/postgres?host={self._folder}"
         self._run("initdb", "-U", "epochd", "-A", "trust", "-E", "UTF8", "--no-sync").wait()
         self.start()
@@ -82,9 +82,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [str(self._binaries / program), "-D", str(self._folder / "data"), *arguments]
         with (self._folder / "log").open("a") as log:
-            return subprocess.Popen(
-                command, cwd=self._folder, stdout=log, stderr=log, user=self._user, group=self._group
-            )
+            return subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, user=self._user)
 
 
 def find_binaries() -> Path:

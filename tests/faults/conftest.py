@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ two trainers of one job really run at once."""
 
 
 class Start(Protocol):
-    def __call__(self, **options: Any) -> Installation: ...
+    def __call__(self, *, database_url: str | None = None, num_workers: int = 1, **settings: str) -> Installation: ...
 
 
 class Settle(Protocol):
@@ -51,11 +51,12 @@ def expected(
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start installations of one's own, which are gone after the test."""
+    """Start an installation of one's own, which is gone after the test."""
     started: list[Installation] = []
 
-    def start(**options: Any) -> Installation:
-        started.append(Installation(tmp_path / f"data-{len(started)}", **{**QUICK, **options}))
+    def start(*, database_url: str | None = None, num_workers: int = 1, **settings: str) -> Installation:
+        options = {**QUICK, **settings}
+        started.append(Installation(tmp_path, database_url=database_url, num_workers=num_workers, settings=options))
         return started[-1]
 
     yield start
@@ -66,7 +67,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """An installation with two workers that many tests share; each leaves it whole."""
-    shared = Installation(tmp_path_factory.mktemp("shared"), num_workers=2, **QUICK)
+    shared = Installation(tmp_path_factory.mktemp("shared"), num_workers=2, settings=QUICK)
     yield shared
     shared.close()
 

@@ -42,15 +42,19 @@ def kill_worker(installation: Installation, random: Random) -> bool:
     return True
 
 
-def kill_launcher(installation: Installation, random: Random) -> bool:
-    """The warm process that a worker's trainers are forked from."""
+def launchers(installation: Installation) -> list[int]:
+    """The warm processes that trainers are forked from, as far as they are there."""
     by_parent = children()
-    found = [
+    return [
         pid
         for worker in installation.workers
         for pid in by_parent.get(worker.pid, [])
-        if "worker.launcher" in command_line(pid) and pid not in installation.trainers
+        if "worker.launcher" in command_line(pid)
     ]
+
+
+def kill_launcher(installation: Installation, random: Random) -> bool:
+    found = launchers(installation)
     if not found:
         return False
     with suppress(ProcessLookupError):
@@ -98,7 +102,8 @@ def stop_worker(installation: Installation, random: Random) -> bool:
     """SIGTERM: its job writes a checkpoint and waits for the next worker."""
     worker = random.choice(installation.workers)
     code = worker.stop()
-    assert code == 0, f"a worker that was told to stop ended with {code}\n{installation.logs()}"
+    # One that has not come up yet has nothing to put in order.
+    assert code in (0, -signal.SIGTERM), f"a worker that was told to stop ended with {code}\n{installation.logs()}"
     worker.start()
     return True
 
@@ -106,6 +111,14 @@ def stop_worker(installation: Installation, random: Random) -> bool:
 def lock_database(installation: Installation, random: Random) -> bool:
     with locked(installation):
         time.sleep(random.uniform(1, installation.settings.lease_seconds + 1))
+    return True
+
+
+def jump_clock(installation: Installation, random: Random) -> bool:
+    """By up to an hour, back or ahead."""
+    if installation.clock is None:
+        return False
+    installation.clock.set(random.randint(-3600, 3600))
     return True
 
 
@@ -142,3 +155,6 @@ OTHERS: dict[str, Fault] = {
     "database locked": lock_database,
     "bells rung again": ring_often,
 }
+
+CLOCK: dict[str, Fault] = {"clock jumped": jump_clock}
+"""Needs an installation that goes by a clock of its own."""

@@ -8,33 +8,34 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import redis
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from cnn.spec import TrainingSpec
+from tests.faults.clock import JumpingClock
 from tests.faults.history import Client
 from tests.faults.trainers import trainers
 from tests.integration.processes import alive, descendants, wait_until
-from worker.jobs import Job
+from worker.jobs import Job, JobStatus
 from worker.queue import make_celery
 from worker.settings import Settings, child_environment
 from worker.store import attempts, jobs, tables
 from worker.store.database import Database, DatabaseUnavailable
-from worker.valkey import Valkey
+from worker.valkey import Valkey, die_with_parent
 
 START_SECONDS = 60.0
 
 
 class Process:
-    """`python -m <module>`, started anew as often as it is killed; its output goes to one log."""
+    """A command, started anew as often as it is killed; its output goes to one log."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], log: Path) -> None:
-        self._command = [sys.executable, "-m", module]
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._command = command
         self.environment = environment
         self.log = log
         self.start()
@@ -48,6 +49,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=die_with_parent,  # also when the tests are killed
             )
 
     @property
@@ -76,26 +78,29 @@ class Process:
 
 
 class Installation:
-    """Broker, API and workers on one data directory.
+    """Broker, API and workers on the data directory `folder / "data"`; their output is beside it.
 
     Args:
         database_url: of an empty database; SQLite in the data directory without one.
         num_workers: how many workers of one slot and one thread.
-        preload: variables that only API and workers get, such as LD_PRELOAD.
+        clock: by which API and workers go.
         settings: fields of `Settings`, as strings.
     """
 
     def __init__(
         self,
-        data_dir: Path,
+        folder: Path,
         *,
         database_url: str | None = None,
         num_workers: int = 1,
-        preload: Mapping[str, str] | None = None,
-        **settings: str,
+        clock: JumpingClock | None = None,
+        settings: Mapping[str, str],
     ) -> None:
+        data_dir = folder / "data"
         data_dir.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.data_dir = data_dir
+        self.clock = clock
         self.valkey = Valkey(data_dir)
         self.valkey.start()
         fixed = {
@@ -112,11 +117,11 @@ class Installation:
         self.database = Database(self.settings.resolved_database_url())
         self.database.migrate()
         self.celery = make_celery(self.settings)
-        environment = {**child_environment(self.settings), **(preload or {})}
-        self.api = Process("server", environment, data_dir / "api.txt")
-        self.workers = [
-            Process("worker", environment, data_dir / f"worker-{number}.txt") for number in range(num_workers)
-        ]
+        self._environment = {**child_environment(self.settings), **(clock.environment if clock else {})}
+        self.api = Process([sys.executable, "-m", "server"], self._environment, folder / "api.txt")
+        self.workers: list[Process] = []
+        for _ in range(num_workers):
+            self.add_worker()
         self.url = f"http://127.0.0.1:{self.settings.port}"
         self.client = Client(self.url)
         try:
@@ -124,6 +129,10 @@ class Installation:
         except AssertionError:
             self.close()
             raise
+
+    def add_worker(self, command: Sequence[str] = (sys.executable, "-m", "worker")) -> None:
+        log = self.folder / f"worker-{len(self.workers)}.txt"
+        self.workers.append(Process(command, self._environment, log))
 
     def wait_for_api(self) -> None:
         """Until the API answers."""
@@ -171,6 +180,13 @@ class Installation:
             assert time.monotonic() < deadline, f"no step {step} within {seconds:g} s: {self.describe(job)}"
             time.sleep(0.02)
         return job
+
+    def num_unfinished(self) -> int:
+        """How many jobs have not ended."""
+        ended = [status for status in JobStatus if status.terminal]
+        with self.database.read() as c:
+            query = select(func.count()).select_from(tables.jobs).where(tables.jobs.c.status.not_in(ended))
+            return int(c.execute(query).scalar_one())
 
     def drain(self, seconds: float = 120.0) -> None:
         """Until every promised job has ended, and the client has seen it."""
@@ -230,8 +246,13 @@ class Installation:
         """Where a job is, and what was said there."""
         return f"{job.name} ({job.id}) is {job.status} in attempt {job.attempt} of {job.worker_id}\n{self.logs()}"
 
+    def said(self, text: str) -> bool:
+        """Whether some process has ever written this."""
+        return any(text in path.read_text() for path in self.folder.glob("*.txt"))
+
     def logs(self) -> str:
-        return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in sorted(self.data_dir.glob("*.txt")))
+        """The end of what each process has written."""
+        return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in sorted(self.folder.glob("*.txt")))
 
     def close(self) -> None:
         """Kill everything, and see that nothing is left."""

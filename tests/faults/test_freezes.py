@@ -49,7 +49,7 @@ def test_a_frozen_worker_loses_its_job_and_changes_nothing_when_it_wakes_up(
     with installation.holder(job_id).frozen():
         installation.wait_for(job_id, attempt=2)
         holder = installation.job(job_id).worker_id
-    wait_until(lambda: f"job {job_id} goes on elsewhere" in installation.logs())
+    wait_until(lambda: installation.said(f"does not hold job {job_id} any more"))
     assert installation.job(job_id).worker_id == holder
     settle(installation)
     assert installation.reasons(job_id) == ["worker_lost", "trained"]
@@ -80,12 +80,16 @@ def test_bells_that_are_delivered_again_and_again_train_once(
 
 
 @pytest.mark.parametrize("now", [False, True])
+@pytest.mark.parametrize("phase", ["starting", "training"])
 def test_a_cancelled_job_ends_within_its_grace_and_leaves_no_process(
-    now: bool, installation: Installation, long: TrainingSpec, settle: Settle
+    phase: str, now: bool, installation: Installation, long: TrainingSpec, settle: Settle
 ) -> None:
-    job_id = installation.submit(f"long/cancel {now}", long)
+    job_id = installation.submit(f"long/cancel {phase} {now}", long)
     installation.client.may_not_succeed.add(job_id)
-    installation.wait_for_step(job_id, 1)
+    if phase == "starting":
+        installation.wait_for(job_id, status=JobStatus.RUNNING)
+    else:
+        installation.wait_for_step(job_id, 1)
     installation.client.cancel(job_id, now=now)
     asked = time.monotonic()
     installation.wait_for(job_id, status=JobStatus.CANCELLED)

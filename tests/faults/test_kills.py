@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 
 from cnn.spec import TrainingSpec
 from tests.faults.conftest import Settle, Start
-from tests.faults.faults import locked
-from tests.faults.installation import Installation
+from tests.faults.installation import Installation, Process
 from tests.faults.reference import Outcome
 from tests.integration.processes import wait_until
 from worker.artifacts import BlobStore, attempt_folder
 from worker.jobs import ErrorCode, JobStatus
+
+MAX_TRIES = 10
 
 
 def soon(condition: Callable[[], bool]) -> None:
@@ -29,12 +34,51 @@ def exports(installation: Installation, job_id: str, attempt: int) -> Callable[[
     return lambda: folder.exists() and any(folder.iterdir())
 
 
-def hold_back(installation: Installation, job_id: str) -> None:
-    """Freeze the job's first trainer in the middle of its export."""
-    installation.wait_for_step(job_id, 1)
-    trainer = installation.trainer_of(job_id)
-    soon(exports(installation, job_id, 1))
-    os.kill(trainer, signal.SIGSTOP)
+def strike(
+    installation: Installation, name: str, spec: TrainingSpec, weights: Path, number: signal.Signals
+) -> tuple[str, Process]:
+    """Signal a worker after it has stored a job's weights, and before it has recorded them; the job and the worker.
+
+    That moment lasts for some hundredths of a second: whoever comes too late tries it with another job.
+    """
+    for wish in range(MAX_TRIES):
+        before = inode(weights)
+        job_id = installation.submit(f"{name}/{number.name} {wish}", spec)
+        worker = installation.holder(installation.wait_for(job_id, status=JobStatus.RUNNING).id)
+        soon(partial(differs, weights, before))
+        worker.signal(number)
+        # A worker that was frozen while it was writing holds the lock of SQLite.
+        if can_write(installation) and installation.job(job_id).status == JobStatus.RUNNING:
+            return job_id, worker
+        worker.signal(signal.SIGCONT)
+        if number == signal.SIGKILL:
+            worker.kill()
+            worker.start()
+        installation.wait_for(job_id, status=JobStatus.SUCCEEDED)
+    raise AssertionError(f"no worker was caught before its record in {MAX_TRIES} tries")
+
+
+def differs(path: Path, before: int | None) -> bool:
+    """Whether a file has come, or another one in its place."""
+    return inode(path) != before
+
+
+def inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
+
+
+def can_write(installation: Installation) -> bool:
+    with closing(sqlite3.connect(installation.data_dir / "epochd.db", timeout=1, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+def answered(asked: list[Future[str]], number: float) -> bool:
+    """Whether more wishes than these were answered."""
+    return sum(wish.done() for wish in asked) > number
 
 
 def test_a_trainer_killed_in_every_phase_ends_with_the_same_bytes(
@@ -42,7 +86,7 @@ def test_a_trainer_killed_in_every_phase_ends_with_the_same_bytes(
 ) -> None:
     job_id = installation.submit("00-sgd/phases", mix["00-sgd"])
     checkpoints = attempt_folder(installation.data_dir, job_id, 2).checkpoints
-    moments = [
+    moments: list[Callable[[], bool]] = [
         lambda: True,
         lambda: any(checkpoints.glob("step-*")),
         exports(installation, job_id, 3),
@@ -99,14 +143,8 @@ def test_a_worker_killed_between_the_weights_and_the_record(
     installation: Installation, mix: dict[str, TrainingSpec], expected: dict[str, Outcome], settle: Settle
 ) -> None:
     weights = BlobStore(installation.data_dir).path(expected["08-nadam"].sha256)
-    assert not weights.exists()
-    job_id = installation.submit("08-nadam/worker killed", mix["08-nadam"])
-    hold_back(installation, job_id)
-    worker = installation.holder(job_id)
-    with locked(installation):
-        os.kill(installation.trainer_of(job_id), signal.SIGCONT)
-        wait_until(weights.exists, seconds=30)
-        worker.kill()
+    job_id, worker = strike(installation, "08-nadam", mix["08-nadam"], weights, signal.SIGKILL)
+    worker.kill()
     worker.start()
     settle(installation)
     assert installation.reasons(job_id) == ["worker_lost", "trained"]
@@ -117,18 +155,10 @@ def test_a_worker_that_wakes_up_after_its_lease_records_nothing(
 ) -> None:
     """It has finished its job, and freezes before it can say so."""
     weights = BlobStore(installation.data_dir).path(expected["09-adadelta"].sha256)
-    assert not weights.exists()
-    job_id = installation.submit("09-adadelta/worker frozen", mix["09-adadelta"])
-    hold_back(installation, job_id)
-    worker = installation.holder(job_id)
-    with locked(installation):
-        os.kill(installation.trainer_of(job_id), signal.SIGCONT)
-        wait_until(weights.exists, seconds=30)
-        worker.signal(signal.SIGSTOP)
-    installation.wait_for(job_id, status=JobStatus.SUCCEEDED, attempt=2)
-    job = installation.job(job_id)
+    job_id, worker = strike(installation, "09-adadelta", mix["09-adadelta"], weights, signal.SIGSTOP)
+    job = installation.wait_for(job_id, status=JobStatus.SUCCEEDED, attempt=2)
     worker.signal(signal.SIGCONT)
-    wait_until(lambda: f"job {job_id} goes on elsewhere" in installation.logs())
+    wait_until(lambda: installation.said(f"does not hold job {job_id} any more"))
     assert installation.job(job_id) == job
     settle(installation)
     assert installation.reasons(job_id) == ["worker_lost", "trained"]
@@ -141,7 +171,7 @@ def test_an_api_killed_in_a_storm_of_posts_makes_one_job_of_each_wish(
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(installation.submit, *wish) for wish in wishes]
         for share in (0.1, 0.4, 0.7):
-            wait_until(lambda share=share: sum(wish.done() for wish in asked) > share * len(asked), seconds=60)
+            wait_until(partial(answered, asked, share * len(asked)), seconds=60)
             installation.api.kill()
             installation.api.start()
         job_ids = [wish.result() for wish in asked]
