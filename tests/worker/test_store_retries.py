@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobError, JobStatus
-from worker.store import attempts, events, intents, jobs, metrics, retries
+from worker.store import attempts, events, intents, jobs, metrics, retries, tables
 from worker.store.attempts import Exit
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
@@ -74,6 +75,14 @@ def test_after_a_crash_the_job_waits_longer_each_time(database: Database, job: J
         assert 595 < (back.not_before - datetime.now(UTC)).total_seconds() <= 600
         assert attempts.claim(c, worker_id="w", device="cpu") is None
         assert jobs.claimable_ids(c, limit=9) == []
+
+
+def test_a_clock_that_was_set_back_holds_no_job_up(database: Database, job: Job) -> None:
+    """It crashed when the clock was an hour ahead."""
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    with database.write() as c:
+        c.execute(update(tables.jobs).values(queued_at=ahead, not_before=ahead + timedelta(seconds=1)))
+    assert claim(database).id == job.id
 
 
 def test_workers_lost_three_times_in_a_row_fail_the_job(database: Database, job: Job) -> None:
