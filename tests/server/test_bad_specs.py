@@ -334,7 +334,10 @@ async def test_the_tag_of_a_union_is_no_part_of_the_pointer_even_if_a_field_has_
         ("tags", ["two words"]),
         ("tags", "tag"),
         ("tags", ["t"] * 21),
-        ("limits", {}),
+        ("limits", {"max_runtime_seconds": 0}),
+        ("limits", {"max_runtime": 60}),
+        ("on_domain_change", "perhaps"),
+        ("on_duplicate", "ignore"),
     ],
 )
 async def test_a_bad_field_beside_the_spec_is_refused(http: httpx.AsyncClient, field: str, value: object) -> None:

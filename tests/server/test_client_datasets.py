@@ -144,7 +144,7 @@ def test_the_commands(server: Server, tmp_path: Path) -> None:
     assert (code, "8 train, 4 test, 2 classes, 1 x 9 x 8" in output) == (0, True)
     code, output = run("samples", dataset["id"], "-o", str(tmp_path / "a.png"))
     assert (code, (tmp_path / "a.png").read_bytes()[:4]) == (0, b"\x89PNG")
-    assert run("delete", dataset["id"]) == (0, f"{dataset['id']} deleted\n")
+    assert run("delete", dataset["id"]) == (0, f"{dataset['id']} is deleted\n")
     assert run("show", dataset["id"])[0] == 4
     path.write_bytes(zip_of({**good(), "train/ant/0.png": b"x"}))
     code, output = run("upload", str(path))
