@@ -26,6 +26,7 @@ from studies import STUDIES, Study, checked
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.errors import Diverged
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
 from cnn.models import build_network
@@ -81,11 +82,14 @@ def run(studies: list[Study], seeds: int, data: Data) -> None:
                 key = key_of(study, variant, seed)
                 if key in done:
                     continue
-                measured = measure(checked(part, seed), data)
-                row = {"key": key, "study": study.name, "variant": variant, "seed": seed, **measured}
+                row = {"key": key, "study": study.name, "variant": variant, "seed": seed}
+                try:
+                    row |= measure(checked(part, seed), data)
+                except Diverged as error:
+                    row["diverged"] = str(error)
                 with RUNS.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-                print(f"{study.name}, {variant}, seed {seed}: {study.measure} {row[study.measure]:.4f}", flush=True)
+                print(f"{study.name}, {variant}, seed {seed}: {row.get(study.measure, 'diverged')}", flush=True)
 
 
 def table(study: Study, seeds: int) -> str:
@@ -102,10 +106,17 @@ def table(study: Study, seeds: int) -> str:
     lines = [f"## {study.name}", "", f"{study.question}. Expected: {study.expected}.", ""]
     lines += [f"Found: {study.found}.", ""]
     lines += [f"| | {' | '.join(columns)} | seeds | s per run |", "|---" * (len(columns) + 3) + "|"]
-    for variant, runs in rows.items():
+    for variant, attempted in rows.items():
+        runs = [row for row in attempted if "diverged" not in row]
+        if not runs:
+            lines.append(f"| {variant} | diverged {'| ' * len(columns)}| {len(attempted)} | |")
+            continue
         cells = [mean_and_error([row[column] for row in runs]) for column in columns]
         seconds = statistics.mean(row["seconds"] for row in runs)
-        lines.append(f"| {variant} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
+        number = (
+            str(len(runs)) if len(runs) == len(attempted) else f"{len(runs)}, {len(attempted) - len(runs)} diverged"
+        )
+        lines.append(f"| {variant} | {' | '.join(cells)} | {number} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
 
 

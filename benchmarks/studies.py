@@ -220,8 +220,8 @@ STUDIES = (
         overfitting,
         "gap",
         found=(
-            "each narrows it, early stopping and augmentation clearly (by 8 and 5 points), L2 by 2; dropout "
-            "in the one dense layer with max-norm by less than its error"
+            "each narrows it: early stopping by 8 points, augmentation by 5, dropout everywhere with max-norm and L2 "
+            "by 2; dropout in the one dense layer by less than its error"
         ),
     ),
     Study(
@@ -252,8 +252,8 @@ STUDIES = (
         optimizers,
         "train_loss",
         found=(
-            "as expected for all but SGD against momentum, which lie within their errors; the largest rate of"
-            " each grid is the best one, so larger ones belong in it"
+            "as expected at each one's best rate: RMSProp 0.21, Adam 0.24, Nesterov 0.25 and AdaGrad 0.27 are ahead of "
+            "momentum (0.34) and SGD (0.36), which lie within their errors of each other"
         ),
     ),
     Study(
