@@ -264,7 +264,7 @@ STUDIES = (
         "train_loss",
         found=(
             "not confirmed on this one-channel data: at each one's best rate of the grid, raw values at 1e-3 are ahead "
-            "of standardized ones at 0.08. Raw values need rates a hundred times smaller, that is all"
+            "of standardized ones at 0.08"
         ),
     ),
     Study(
