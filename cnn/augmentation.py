@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import matmul
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import Field
 from typing_extensions import TypeAliasType
@@ -75,17 +75,23 @@ Augmentation = TypeAliasType(
     ],
 )
 
-ImageStep = Callable[["Tensor", "Draws"], "Tensor"]
 Augment = Callable[["Tensor", "Tensor", "Draws"], "tuple[Tensor, Tensor]"]
 
-LARGE_PIXELS = 64 * 64
-"""Images with more pixels are transformed a few at a time: what is between two transforms stays in the cache."""
-CHUNK = 8
+CHUNK_SIZE = 2**19
+"""Float32 values that are computed at a time on a CPU: what is between two transforms stays in the cache."""
 
 REASONS = {
     Stage.BATCH: "it decides what enters the batch, so it comes before all that changes images",
     Stage.IMAGE: "it changes single images, so it comes before those that mix two of them",
 }
+
+
+class ImageStep(NamedTuple):
+    """Transforms that act as one."""
+
+    apply: Callable[[Tensor, Draws], Tensor]
+    in_chunks: bool
+    """Whether it takes so many passes over the images that a few of them at a time, in the cache, are faster."""
 
 
 def check_augmentation(transforms: Sequence[Transform], shape: Shape) -> None:
@@ -121,10 +127,11 @@ def build_augmentation(transforms: Sequence[Transform], num_classes: int) -> Aug
     Targets are the labels, or probabilities (N, num_classes) where the list has a mixing transform.
     """
     steps = _steps([transform for transform in transforms if transform.stage is Stage.IMAGE])
+    whole = list(takewhile(lambda step: not step.in_chunks, steps))
     mixings = [transform for transform in transforms if isinstance(transform, Mixing)]
 
     def augment(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        images = _in_chunks(steps, images, draws)
+        images = _in_chunks(steps[len(whole) :], _in_turn(whole, images.contiguous(), draws), draws)
         if not mixings:
             return images, labels
         return _mix(mixings, images, labels, draws)
@@ -144,18 +151,23 @@ def build_augmentation(transforms: Sequence[Transform], num_classes: int) -> Aug
 
 
 def _in_chunks(steps: Sequence[ImageStep], images: Tensor, draws: Draws) -> Tensor:
+    """Images from steps of which the first is one for chunks, and makes float32 of them."""
     import torch
 
-    size = CHUNK if images.shape[2] * images.shape[3] > LARGE_PIXELS else len(images)
-    if not steps:
-        return images
-    parts = []
-    for start in range(0, len(images), size):
-        part, its_draws = images[start : start + size], draws.part(start, start + size)
-        for step in steps:
-            part = step(part, its_draws)
-        parts.append(part)
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    number = max(1, CHUNK_SIZE // images[0].numel())
+    if not steps or number >= len(images) or images.device.type != "cpu":
+        return _in_turn(steps, images, draws)
+    result = torch.empty(images.shape)
+    for start in range(0, len(images), number):
+        stop = start + number
+        result[start:stop] = _in_turn(steps, images[start:stop], draws.part(start, stop))
+    return result
+
+
+def _in_turn(steps: Sequence[ImageStep], images: Tensor, draws: Draws) -> Tensor:
+    for step in steps:
+        images = step.apply(images, draws)
+    return images
 
 
 def _steps(transforms: Sequence[Transform]) -> list[ImageStep]:
@@ -165,7 +177,7 @@ def _steps(transforms: Sequence[Transform]) -> list[ImageStep]:
         if geometric:
             steps += map(_geometric, _with_one_fill([m for m in members if isinstance(m, PixelMove | Warp)]))
         else:
-            steps += [transform.apply for transform in members if isinstance(transform, Pixelwise)]
+            steps += [ImageStep(m.apply, m.in_chunks) for m in members if isinstance(m, Pixelwise)]
     return steps
 
 
@@ -201,6 +213,9 @@ def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
         return resample(images, motion, fill)
 
     def interpolate(images: Tensor, draws: Draws) -> Tensor:
+        import torch
+
+        from cnn.transforms.selection import change
         from cnn.transforms.warping import motion_matrix, warp
 
         size = (images.shape[2], images.shape[3])
@@ -210,6 +225,11 @@ def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
             else motion_matrix(transform.motion(draws, size))
             for transform in group
         )
-        return warp(images, reduce(matmul, matrices), fill, projective=projective)
+        motion = reduce(matmul, matrices)
+        if not projective:
+            return warp(images, motion, fill)
+        moved = (motion != torch.eye(3, device=images.device)).flatten(1).any(dim=1)
+        floats = images.to(torch.float32, copy=True)
+        return change(floats, moved, lambda some, rows: warp(some, motion[rows], fill, projective=True))
 
-    return gather if len(moves) == len(group) else interpolate
+    return ImageStep(gather, False) if len(moves) == len(group) else ImageStep(interpolate, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,10 +36,14 @@ class GaussianBlur(Pixelwise):
     """Probability that a sample is blurred."""
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        from cnn.transforms.blur import gaussian_blur
+        import torch
 
-        sigma = draws.uniform(0, self.max_sigma) * draws.chance(self.p)
-        return gaussian_blur(images, sigma, _radius(self.max_sigma, images))
+        from cnn.transforms.blur import gaussian_blur
+        from cnn.transforms.selection import change
+
+        sigma, radius = draws.uniform(0, self.max_sigma), _radius(self.max_sigma, images)
+        floats = images.to(torch.float32, copy=True)
+        return change(floats, draws.chance(self.p), lambda some, rows: gaussian_blur(some, sigma[rows], radius))
 
 
 class PatchBlur(Pixelwise):
@@ -60,6 +64,7 @@ class PatchBlur(Pixelwise):
         import torch
 
         from cnn.transforms.blur import boxes, gaussian_blur
+        from cnn.transforms.selection import select
 
         size = (images.shape[2], images.shape[3])
         inside = torch.zeros_like(images[:, :1], dtype=torch.bool)
@@ -69,7 +74,7 @@ class PatchBlur(Pixelwise):
             inside |= boxes(top.long(), left.long(), high, wide, size)
         sigma = torch.full((len(images),), self.sigma, device=images.device)
         blurred = gaussian_blur(images, sigma, _radius(self.sigma, images))
-        return torch.where(inside, blurred, images.float())
+        return select(inside, blurred, images.float())
 
 
 class RandomErasing(Pixelwise):
@@ -79,6 +84,7 @@ class RandomErasing(Pixelwise):
     uniform in ±log max_ratio; a side that would be longer than the image's is as long. uint8 stays uint8.
     """
 
+    in_chunks: ClassVar[bool] = False
     type: Literal["random_erasing"] = "random_erasing"
     p: Probability = 0.5
     """Probability that a sample is changed."""
@@ -92,15 +98,11 @@ class RandomErasing(Pixelwise):
     """What stands there: one value, or one drawn uniformly from 0..255 for every pixel and channel."""
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        import torch
-
-        from cnn.transforms.blur import box_sides, boxes
+        from cnn.transforms.blur import box_sides, erase
 
         size = (images.shape[2], images.shape[3])
         ratio = draws.log_uniform(1 / self.max_ratio, self.max_ratio)
         high, wide = box_sides(draws.uniform(self.min_area, self.max_area), ratio, size)
         top, left = draws.uniform() * (size[0] - high + 1), draws.uniform() * (size[1] - wide + 1)
-        inside = boxes(top.long(), left.long(), high, wide, size) & draws.chance(self.p)[:, None, None, None]
-        if self.value != "noise":
-            return images.masked_fill(inside, self.value)
-        return torch.where(inside, draws.bytes(*images.shape[1:]), images)
+        places = (top.long(), left.long(), high, wide)
+        return erase(images, draws.chance(self.p), places, None if self.value == "noise" else self.value, draws)

@@ -7,6 +7,7 @@ out of the picture, a later one can bring back: nothing is cut off in between.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -38,7 +39,7 @@ class RandomCrop(PixelShift):
     def motion(self, draws: Draws, size: tuple[int, int]) -> Motion:
         from cnn.transforms.sampling import shifting
 
-        return shifting(*(draws.integers(-self.padding, self.padding) for _ in range(2)))
+        return shifting(draws.integers(-self.padding, self.padding, 2).T, (self.padding, self.padding))
 
 
 class HorizontalFlip(PixelMove):
@@ -67,7 +68,7 @@ class HorizontalFlip(PixelMove):
             flip = draws.chance(self.p)
         else:
             flip = draws.fixed_bit("alternating_flip") ^ (draws.epoch % 2 == 0)
-        return mirroring(torch.zeros_like(flip), flip)
+        return mirroring(torch.stack([torch.zeros_like(flip), flip]))
 
 
 class VerticalFlip(PixelMove):
@@ -83,7 +84,7 @@ class VerticalFlip(PixelMove):
         from cnn.transforms.sampling import mirroring
 
         flip = draws.chance(self.p)
-        return mirroring(flip, torch.zeros_like(flip))
+        return mirroring(torch.stack([flip, torch.zeros_like(flip)]))
 
 
 class Translate(PixelShift):
@@ -94,10 +95,14 @@ class Translate(PixelShift):
     """Largest shift, as a share of the image's height and width."""
 
     def motion(self, draws: Draws, size: tuple[int, int]) -> Motion:
+        import torch
+
         from cnn.transforms.sampling import shifting
 
-        shares = (draws.uniform(-self.max_shift, self.max_shift) for _ in range(2))
-        return shifting(*((share * side).round().long() for share, side in zip(shares, size, strict=True)))
+        pixels = torch.stack([draws.uniform(-self.max_shift, self.max_shift) * side for side in size])
+        return shifting(
+            pixels.round_().long(), (math.ceil(self.max_shift * size[0]), math.ceil(self.max_shift * size[1]))
+        )
 
 
 class RandomResizedCrop(Warp):
@@ -202,7 +207,9 @@ class Perspective(Warp):
 
         from cnn.transforms.warping import perspective
 
-        moved = draws.chance(self.p)[:, None, None] * self.distortion_scale * draws.uniform(0, 1, 4, 2)
+        moved = draws.uniform(0, self.distortion_scale, 4, 2)
         corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], device=moved.device)
         half = torch.tensor([size[1] / 2, size[0] / 2], device=moved.device)
-        return perspective(corners * half * (1 - moved), size)
+        matrices = perspective(corners * half * (1 - moved), size)
+        identity = torch.eye(3, device=moved.device)
+        return torch.where(draws.chance(self.p)[:, None, None], matrices, identity)

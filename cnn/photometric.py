@@ -6,7 +6,7 @@ are clamped after each, as in torchvision; so they do not compose into one colou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -122,6 +122,7 @@ class PCALighting(Pixelwise):
 class Grayscale(Pixelwise):
     """Puts the grey value 0.2989 R + 0.587 G + 0.114 B into all three channels with probability `p`; RGB alone."""
 
+    in_chunks: ClassVar[bool] = False
     type: Literal["grayscale"] = "grayscale"
     p: Probability = 0.1
     """Probability that a sample loses its colour."""

@@ -41,6 +41,9 @@ class Transform(Spec):
 class Pixelwise(Transform):
     """Takes images and gives images of the same shape, by itself."""
 
+    in_chunks: ClassVar[bool] = True
+    """Whether float32 comes out after so many passes over the images that a few of them at a time are faster."""
+
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (N, C, H, W) in 0..255, uint8 or float32, with parameters drawn from `draws`."""
         raise NotImplementedError

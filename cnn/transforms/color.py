@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnn.transforms.selection import change
+
 LUMA = (0.2989, 0.587, 0.114)
 """Red, green and blue in the grey value, ITU-R BT.601."""
 
@@ -29,33 +31,43 @@ def grey(images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor · image + (1 - factor) · other, clamped to 0..255."""
-    return torch.lerp(other, images.float(), _each(factor)).clamp_(0, 255)
+    """factor · image + (1 - factor) · other, clamped to 0..255; `other` has a value of each pixel or of each image."""
+    # Not torch.lerp, which is not vectorized where it broadcasts.
+    weight = _each(factor)
+    scaled = images.float() * weight
+    if other[0].numel() == 1:
+        return scaled.add_(other * (1 - weight)).clamp_(0, 255)
+    return scaled.addcmul_(other, 1 - weight).clamp_(0, 255)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """factor · x, clamped."""
-    return (images * _each(factor)).clamp_(0, 255)
+    return (images.float() * _each(factor)).clamp_(0, 255)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Away from (factor > 1) or towards the mean grey value of the image, clamped."""
-    return blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), factor)
+    images = images.float()
+    means = images.mean(dim=(2, 3), keepdim=True)  # the grey value of a mean is the mean of grey values
+    return blend(images, grey(means), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Away from or towards the grey value of each pixel, clamped."""
+    images = images.float()
     return blend(images, grey(images), factor)
 
 
 def grayscale(images: Tensor, chosen: Tensor) -> Tensor:
     """The grey value in every channel, of the samples where chosen[n] is true."""
-    return torch.where(_each(chosen), grey(images), images.float())
+    floats = images.to(torch.float32, copy=True)
+    return change(floats, chosen, lambda samples, _: grey(samples).expand_as(samples))
 
 
 def gamma(images: Tensor, exponent: Tensor) -> Tensor:
-    """255 · (x / 255)^exponent."""
-    return (images / 255).pow(_each(exponent)) * 255
+    """255 · (x / 255)^exponent, for exponents above 0."""
+    # A logarithm and an exponential take a sixth of the time of torch.pow; 0 is -inf in between, and 0 again.
+    return images.float().div(255).log_().mul_(_each(exponent)).exp_().mul_(255)
 
 
 def add_light(images: Tensor, coefficients: Tensor) -> Tensor:
@@ -68,11 +80,19 @@ def add_light(images: Tensor, coefficients: Tensor) -> Tensor:
 def hue(images: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of RGB images by `shift` of a full circle, at the same saturation and value of HSV."""
     images = images.float()
-    value, brightest = images.max(dim=1, keepdim=True)
-    span = value - images.amin(dim=1, keepdim=True)
-    # Where red is brightest, the hue is (green - blue) / span, and so on round the circle of six sextants.
-    differences = images.roll(-1, dims=1) - images.roll(-2, dims=1)
-    sextant = differences.gather(1, brightest) / torch.where(span == 0, 1.0, span) + 2 * brightest
-    sextant = sextant + 6 * _each(shift)
-    k = torch.stack([(sextant[:, 0] + n) % 6 for n in (5, 3, 1)], dim=1)
-    return value - span * torch.minimum(k, 4 - k).clamp(0, 1)
+    red, green, blue = images.unbind(1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    span = value - low
+    # All angles in sextants, and times the span, so that nothing is divided. On this hexagon a colour's distance from
+    # red is 1 + green + blue - red, of colours in 0..1, on the side of green or on that of blue.
+    angle = (green + blue).sub_(red).sub_(low).add_(span).copysign_(green - blue)
+    angle.addcmul_(span, 6 * shift[:, None, None])
+    result = torch.empty_like(images)
+    for channel, place in enumerate((0, 2, -2)):
+        # Distances from the channel's own place are 8 at most: the way round is the other one if it is shorter.
+        distance = torch.sub(angle, span, alpha=place).abs_()
+        distance = torch.minimum(distance, torch.sub(distance, span, alpha=6).abs_())
+        share = torch.sub(distance, span, alpha=2).neg_().clamp_(min=0)
+        torch.add(low, torch.minimum(share, span), out=result[:, channel])
+    return result

@@ -35,7 +35,7 @@ class Draws:
     def uniform(self, low: float = 0.0, high: float = 1.0, *more: int) -> Tensor:
         """Uniform in [low, high), (N, *more), float32."""
         size = (len(self.samples), *more)
-        return torch.rand(size, generator=self.generator, device=self.samples.device) * (high - low) + low
+        return torch.empty(size, device=self.samples.device).uniform_(low, high, generator=self.generator)
 
     def bytes(self, *more: int) -> Tensor:
         """Uniform in 0..255, (N, *more), uint8: eight from each number of the generator, which is what takes time."""
@@ -46,15 +46,15 @@ class Draws:
 
     def log_uniform(self, low: float, high: float) -> Tensor:
         """exp(u) with u uniform in [log low, log high), (N,)."""
-        return self.uniform(math.log(low), math.log(high)).exp()
+        return self.uniform(math.log(low), math.log(high)).exp_()
 
     def normal(self, *more: int) -> Tensor:
         """Standard normal, (N, *more)."""
         return torch.randn((len(self.samples), *more), generator=self.generator, device=self.samples.device)
 
-    def integers(self, low: int, high: int) -> Tensor:
-        """Uniform in low..high, both included, int64 (N,)."""
-        size = (len(self.samples),)
+    def integers(self, low: int, high: int, *more: int) -> Tensor:
+        """Uniform in low..high, both included, int64 (N, *more)."""
+        size = (len(self.samples), *more)
         return torch.randint(low, high + 1, size, generator=self.generator, device=self.samples.device)
 
     def chance(self, p: float) -> Tensor:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from cnn.transforms.blur import boxes
+from cnn.transforms.selection import select
 
 
 def mixup(images: Tensor, targets: Tensor, partner: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """share[n] · sample n + (1 - share[n]) · sample partner[n], of images and targets alike; float32 images."""
     images = images.float()
     weight = share[:, None, None, None]
-    mixed = images * weight + images[partner] * (1 - weight)
+    mixed = (images * weight).addcmul_(images.index_select(0, partner), 1 - weight)
     return mixed, _mix(targets, partner, share)
 
 
@@ -29,7 +29,7 @@ def cutmix(
     high, wide = (side * height).long(), (side * width).long()
     top, left = (center[0] * height).long() - high // 2, (center[1] * width).long() - wide // 2
     inside = boxes(top, left, high, wide, (height, width))
-    mixed = torch.where(inside, images[partner], images)
+    mixed = select(inside, images.index_select(0, partner), images)
     return mixed, _mix(targets, partner, 1 - inside.float().mean(dim=(1, 2, 3)))
 
 

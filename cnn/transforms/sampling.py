@@ -1,4 +1,4 @@
-"""Geometric transforms that move whole pixels: any number of them are one motion and one gather."""
+"""Geometric transforms that move whole pixels: any number of them are one motion, and one copy of each row."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnn.transforms.selection import change
+
 
 @dataclass(frozen=True, slots=True)
 class Motion:
     """What a whole-pixel transform does to sample n: a shift, then mirroring, along each of the two axes.
 
-    Both are (2, N), the vertical axis first: `shift` in pixels down and to the right, int64, and `mirror`, bool.
+    Both are (2, N), the vertical axis first: `shift` in pixels down and to the right, int64, and `mirror`, bool. No
+    shift is longer than `reach`, in pixels along each axis.
     """
 
     shift: Tensor
     mirror: Tensor
+    reach: tuple[int, int]
 
 
-def shifting(down: Tensor, right: Tensor) -> Motion:
+def shifting(shift: Tensor, reach: tuple[int, int]) -> Motion:
     """A motion that mirrors nothing."""
-    shift = torch.stack([down, right])
-    return Motion(shift, torch.zeros_like(shift, dtype=torch.bool))
+    return Motion(shift, torch.zeros_like(shift, dtype=torch.bool), reach)
 
 
-def mirroring(upside_down: Tensor, mirrored: Tensor) -> Motion:
+def mirroring(mirror: Tensor) -> Motion:
     """A motion that shifts nothing."""
-    mirror = torch.stack([upside_down, mirrored])
-    return Motion(torch.zeros_like(mirror, dtype=torch.int64), mirror)
+    return Motion(torch.zeros_like(mirror, dtype=torch.int64), mirror, (0, 0))
 
 
 def followed_by(first: Motion, second: Motion) -> Motion:
@@ -37,23 +39,29 @@ def followed_by(first: Motion, second: Motion) -> Motion:
     To mirror and then to shift is to shift the other way and then to mirror.
     """
     turned = torch.where(first.mirror, -second.shift, second.shift)
-    return Motion(first.shift + turned, first.mirror ^ second.mirror)
+    reach = first.reach[0] + second.reach[0], first.reach[1] + second.reach[1]
+    return Motion(first.shift + turned, first.mirror ^ second.mirror, reach)
 
 
 def resample(images: Tensor, motion: Motion, fill: int = 0) -> Tensor:
     """The images (N, C, H, W) with their pixels moved; `fill` stands where a pixel comes from outside."""
+    moved = _shifted(images, motion, fill) if any(motion.reach) else images.clone()
+    for dim, mirror in zip((2, 3), motion.mirror, strict=True):
+        moved = change(moved, mirror, lambda samples, _, dim=dim: samples.flip(dim))  # type: ignore[misc]
+    return moved
+
+
+def _shifted(images: Tensor, motion: Motion, fill: int) -> Tensor:
+    """Each row of the result is that of a padded copy, begun so many pixels earlier: memory is copied row by row."""
     num_images, channels, height, width = images.shape
-    source = torch.nn.functional.pad(images, (1, 1, 1, 1), value=fill)
-    first = torch.arange(num_images * channels, device=images.device) * (height + 2)
-    rows = first.reshape(num_images, channels, 1) + _sources(motion.shift[0], motion.mirror[0], height)[:, None]
-    # Whole rows are copied first, which is much faster than pixels one by one.
-    lines = source.reshape(-1, width + 2).index_select(0, rows.flatten()).reshape(num_images, channels, height, -1)
-    columns = _sources(motion.shift[1], motion.mirror[1], width)[:, None, None]
-    return lines.gather(3, columns.expand(-1, channels, height, -1))
-
-
-def _sources(shift: Tensor, mirror: Tensor, size: int) -> Tensor:
-    """Where the pixels along an axis come from, (N, size), in a picture with one more pixel at either end."""
-    position = torch.arange(1, size + 1, device=shift.device)
-    position = torch.where(mirror[:, None], size + 1 - position, position)
-    return position.sub_(shift[:, None]).clamp_(0, size + 1)
+    margin = min(motion.reach[1], width)
+    # What is left of a row is right of the one above. A row of filling stands above and below each image.
+    source = torch.nn.functional.pad(images, (margin, 0, 1, 1), value=fill)
+    stride, last = width + margin, source.numel() - width
+    down, right = motion.shift
+    rows = torch.arange(1, height + 1, device=images.device).sub(down[:, None]).clamp_(0, height + 1).mul_(stride)
+    rows += margin - right.clamp(-margin, margin)[:, None]
+    planes = torch.arange(num_images * channels, device=images.device) * ((height + 2) * stride)
+    # Beyond the last place begin those of the last row, which is of filling.
+    places = (planes.view(num_images, channels, 1) + rows[:, None]).flatten().clamp_(max=last)
+    return source.as_strided((last + 1, width), (1, 1)).index_select(0, places).view(images.shape)

@@ -16,8 +16,9 @@ from cnn.transforms.sampling import Motion
 
 def stacked(rows: Sequence[Sequence[Tensor | float]], like: Tensor) -> Tensor:
     """Matrices (N, 3, 3) from their entries: numbers, or tensors of the shape (N,) of `like`."""
-    entries = [entry if isinstance(entry, Tensor) else torch.full_like(like, entry) for row in rows for entry in row]
-    return torch.stack(entries, dim=1).reshape(len(like), 3, 3)
+    constants = {entry: torch.full_like(like, entry) for row in rows for entry in row if not isinstance(entry, Tensor)}
+    entries = [entry if isinstance(entry, Tensor) else constants[entry] for row in rows for entry in row]
+    return torch.stack(entries, dim=1).view(len(like), 3, 3)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
@@ -32,21 +33,21 @@ def translation(right: Tensor, down: Tensor) -> Tensor:
 
 def rotation(degrees: Tensor) -> Tensor:
     """Turn counter-clockwise about the middle, (N,) in degrees."""
-    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    angle = degrees.deg2rad()
+    cos, sin = angle.cos(), angle.sin()
     return stacked([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], degrees)
 
 
 def shearing(x: Tensor, y: Tensor) -> Tensor:
     """Move rows by -x times their distance below the middle, then columns by -y times theirs to the right: (N,)."""
-    one = torch.ones_like(x)
-    return stacked([[one, x, 0], [0, one, 0], [0, 0, one]], x) @ stacked([[one, 0, 0], [y, one, 0], [0, 0, one]], x)
+    return stacked([[1 + x * y, x, 0], [y, 1, 0], [0, 0, 1]], x)
 
 
 def crop(left: Tensor, top: Tensor, width: Tensor, height: Tensor, size: tuple[int, int]) -> Tensor:
     """The window at (left, top), enlarged to the size (height, width) of the image. All (N,), in pixels."""
     x = left + width / 2 - size[1] / 2
     y = top + height / 2 - size[0] / 2
-    return translation(-x, -y) @ scaling(size[1] / width, size[0] / height)
+    return stacked([[width / size[1], 0, x], [0, height / size[0], y], [0, 0, 1]], x)
 
 
 def perspective(moved: Tensor, size: tuple[int, int]) -> Tensor:
@@ -54,28 +55,23 @@ def perspective(moved: Tensor, size: tuple[int, int]) -> Tensor:
 
     Corners are clockwise from the top left, as (x, y) in pixels from the middle.
     """
-    half = torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64, device=moved.device)
     signs = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64, device=moved.device)
-    u, v = (signs * half).expand(len(moved), 4, 2).unbind(2)
-    x, y = moved.double().unbind(2)
-    one, zero = torch.ones_like(x), torch.zeros_like(x)
-    # u (g x + h y + 1) = a x + b y + c and likewise v, for the eight unknowns a … h.
-    equations = torch.cat(
-        [
-            torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=2),
-            torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=2),
-        ],
-        dim=1,
-    )
-    solution = torch.linalg.solve(equations, torch.cat([u, v], dim=1))
-    return torch.cat([solution, one[:, :1]], dim=1).reshape(-1, 3, 3).float()
+    ends = torch.nn.functional.pad(moved.double(), (0, 1), value=1)
+    starts = signs * torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64, device=moved.device)
+    # As coordinates of the plane take three points and their sum, up to factors: the fourth of a rectangle's is the
+    # first less the second plus the third.
+    first, second, third, fourth = ends.unbind(1)
+    inverse = torch.linalg.cross(torch.stack([second, third, first], 1), torch.stack([third, first, second], 1))
+    basis = torch.nn.functional.pad(starts[:3], (0, 1), value=1) * torch.tensor([[1], [-1], [1]], device=moved.device)
+    matrices: Tensor = (basis.T / (inverse @ fourth[:, :, None]).mT) @ inverse
+    return (matrices / matrices[:, 2:, 2:]).float()
 
 
 def motion_matrix(motion: Motion) -> Tensor:
     """The matrix of a whole-pixel transform."""
     down, right = motion.shift.float()
     y, x = 1 - 2 * motion.mirror.float()
-    return translation(right, down) @ scaling(x, y)
+    return stacked([[x, 0, -right], [0, y, -down], [0, 0, 1]], x)
 
 
 def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool = False) -> Tensor:
@@ -103,4 +99,4 @@ def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool 
     grid = grid.permute(0, 2, 3, 1)
     source = images.float() - fill if fill else images.float()
     result = torch.nn.functional.grid_sample(source, grid, padding_mode="zeros", align_corners=False)
-    return result + fill if fill else result
+    return result.add_(fill) if fill else result

@@ -183,6 +183,28 @@ def test_erased_areas_are_uniform_and_inside() -> None:
     assert float(erased.mean()) == pytest.approx(0.2, abs=0.0065)
 
 
+@pytest.mark.parametrize("value", [7, "noise"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_large_images_are_erased_one_by_one(value: int | str, dtype: torch.dtype) -> None:
+    white = torch.full((40, 3, 70, 80), 255).to(dtype)
+    transform = parse({"type": "random_erasing", "p": 0.5, "min_area": 0.1, "max_area": 0.3, "value": value})
+    result = transform.apply(white, draws(40))
+    assert result.dtype == dtype
+    assert bool((white == 255).all())
+    erased = (result != 255).any(dim=1)
+    shares = erased.float().mean(dim=(1, 2))
+    # Standard deviation 3.2.
+    assert abs(int((shares > 0).sum()) - 20) < 16
+    for image, picture, share in zip(erased, result, shares.tolist(), strict=True):
+        if share:
+            rows, columns = image.any(1).nonzero()[:, 0], image.any(0).nonzero()[:, 0]
+            patch = picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert share == pytest.approx(patch[0].numel() / 5600, abs=1e-6)
+            assert 0.095 < share < 0.305
+            values = patch.unique().tolist()
+            assert values == [7] if value == 7 else len(values) == 256
+
+
 def test_noise_is_uniform_over_all_bytes() -> None:
     """In every place of a number of the generator, of which each gives eight; and in images of any size."""
     noise = draws(SAMPLES).bytes(1, 8, 16)

@@ -16,11 +16,12 @@ def pictures(num_images: int) -> Tensor:
 
 
 def shift(down: list[int], right: list[int]) -> Motion:
-    return shifting(torch.tensor(down), torch.tensor(right))
+    reach = max(map(abs, down)), max(map(abs, right))
+    return shifting(torch.tensor([down, right]), reach)
 
 
 def mirror(upside_down: list[bool], mirrored: list[bool]) -> Motion:
-    return mirroring(torch.tensor(upside_down), torch.tensor(mirrored))
+    return mirroring(torch.tensor([upside_down, mirrored]))
 
 
 def test_a_shift_of_nothing_changes_nothing() -> None:

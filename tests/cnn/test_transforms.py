@@ -120,19 +120,26 @@ def test_perspectives_are_torchvisions() -> None:
 
 
 def test_whole_pixels_as_matrices_are_exact() -> None:
-    down, right = torch.tensor([0, 1, -2, 3, 0]), torch.tensor([0, -1, 5, 0, 2])
-    result = warping.warp(images(), warping.motion_matrix(shifting(down, right)))
-    for index, (rows, columns) in enumerate(zip(down.tolist(), right.tolist(), strict=True)):
+    moves = torch.tensor([[0, 1, -2, 3, 0], [0, -1, 5, 0, 2]])
+    result = warping.warp(images(), warping.motion_matrix(shifting(moves, (3, 5))))
+    for index, (rows, columns) in enumerate(moves.T.tolist()):
         close(result[index], V.affine(images()[index], 0.0, [columns, rows], 1.0, [0.0, 0.0]), 0.01)
     yes = torch.ones(N, dtype=torch.bool)
-    close(warping.warp(images(), warping.motion_matrix(mirroring(yes, ~yes))), images().flip(2), 0.01)
-    close(warping.warp(images(), warping.motion_matrix(mirroring(~yes, yes))), images().flip(3), 0.01)
+    close(warping.warp(images(), warping.motion_matrix(mirroring(torch.stack([yes, ~yes])))), images().flip(2), 0.01)
+    close(warping.warp(images(), warping.motion_matrix(mirroring(torch.stack([~yes, yes])))), images().flip(3), 0.01)
 
 
 def test_blurs_are_torchvisions() -> None:
     sigmas = torch.tensor([0.1, 0.5, 1.0, 1.5, 2.0])
     expected = each(images(), sigmas, lambda picture, sigma: V.gaussian_blur(picture, [9, 9], [sigma, sigma]))
     close(blur.gaussian_blur(images(), sigmas, radius=4), expected)
+
+
+def test_blurs_of_several_blocks_are_torchvisions() -> None:
+    """With kernels as long as a side, and so narrow that float32 has no such small weights."""
+    pictures, sigmas, size = images(1, 70, 33), torch.tensor([0.2, 1.0, 3.0, 6.0, 9.0]), [65, 65]
+    expected = each(pictures, sigmas, lambda picture, sigma: V.gaussian_blur(picture, size, [sigma, sigma]))
+    close(blur.gaussian_blur(pictures, sigmas, radius=32), expected)
 
 
 def test_boxes_are_cut_off_at_the_border() -> None:
