@@ -21,6 +21,7 @@ from throughput import CROP_AND_FLIP, NUM_IMAGES, TUTORIAL, engine, spec_with
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.determinism import set_threads
 from cnn.events import Checkpoint
 from cnn.learner import Learner
 from cnn.optimizers import Optimizer
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
     step = engine(spec_with(CROP_AND_FLIP), data)
 

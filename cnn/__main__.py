@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from cnn.checkpoints import generations
+from cnn.determinism import set_threads
 from cnn.errors import TrainingError
 from cnn.events import Artifact, Event, Warning_, describe
 from cnn.spec import TrainingSpec
@@ -38,7 +39,7 @@ def main() -> int:
         for problem in _problems(error, content):
             print(f"{arguments.spec}: {problem}", file=sys.stderr)
         return EXIT_BAD_SPEC
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     try:
         _run(spec, arguments)
     except TrainingError as error:

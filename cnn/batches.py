@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnn.augmentation import Augmentation, build_augmentation
 from cnn.gan.mixture import Mixture
-from cnn.randomness import derived_generator
+from cnn.randomness import StepGenerator, derived_generator
 from cnn.transforms.draws import Draws
 
 
@@ -47,6 +47,7 @@ class Batches:
         self._size = size
         self._augment = build_augmentation(augmentation, num_classes)
         self._seed = seed
+        self._random = StepGenerator(images.device, seed, "augmentation")
         self.mixture: Mixture | None = None
         self._order = (0, torch.empty(0))
 
@@ -61,8 +62,8 @@ class Batches:
         if self.mixture:
             randomness = derived_generator(images.device, self._seed, "generated", epoch, step)
             images, labels = self.mixture.mix(images, labels, randomness)
-        generator = derived_generator(self._images.device, self._seed, "augmentation", epoch, step)
-        draws = Draws(generator, chosen, epoch, self._seed)
+        self._random.seek(epoch, step)
+        draws = Draws(self._random.generator, chosen, epoch, self._seed)
         return self._augment(images, labels, draws)
 
     def samples(self, epoch: int, step: int) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cnn.adaptive_optimizers import Adadelta, Adam, AdamW, AMSGrad, NAdam
 from cnn.base import FLOAT_BYTES
-from cnn.optimizers import SGD, Adadelta, Adam, AdamW, AMSGrad, NAdam, Nesterov, Optimizer
+from cnn.gradient_descent import SGD, Nesterov
+from cnn.optimizers import Optimizer
 from cnn.spec import TrainingSpec
 
 MEGABYTE = 2**20

@@ -116,7 +116,7 @@ class Learner:
         self.totals.add_step(norm)
         if self._spec.training.max_grad_norm is not None:
             torch._foreach_mul_(gradients, (self._spec.training.max_grad_norm / norm).clamp_(max=1))
-        self._gate.inspect(step, loss, norms)
+        self._gate.inspect(step, loss, norm, norms)
         self._gate.shield(self._optimizer, gradients)
         self._gate.keep(self._good_buffers, self._buffers)
         for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
@@ -130,13 +130,14 @@ class Learner:
 
     def _accumulate_gradients(self, images: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
         """The gradient of the mean loss over all samples, minibatch by minibatch; gives the sum of the losses."""
-        self._optimizer.zero_grad()
+        for parameter in self._parameters:
+            parameter.grad = None
         total = torch.zeros((), device=images.device)
         rows = torch.split(samples, self._spec.training.batch_size)
         for (inputs, targets), places in zip(self._minibatches(images, labels), rows, strict=True):
             logits = self._features.forward(inputs, targets, places) if self._features else self.network(inputs)
             loss = self._loss(logits, targets)
-            torch.autograd.backward(loss / len(labels))
+            torch.autograd.backward(loss, torch.full_like(loss, 1 / len(labels)))
             total += loss.detach()
             self.totals.add(loss.detach(), logits.detach(), targets)
         return total

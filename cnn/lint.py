@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from cnn.adaptive_optimizers import AdaGrad, Adam, AMSGrad, NAdam, RMSProp
 from cnn.costs import num_steps
 from cnn.findings import Finding, put, remove
 from cnn.geometric import HorizontalFlip, Rotate, VerticalFlip
 from cnn.layer_lint import LAYER_RULES
-from cnn.optimizers import AdaGrad, Adam, AMSGrad, Muon, NAdam, RMSProp
+from cnn.optimizers import Muon
 from cnn.regularizers import L2, MaxNorm
 from cnn.schedules import MultiStep, OneCycle, ReduceOnPlateau, Step
 from cnn.spec import TrainingSpec

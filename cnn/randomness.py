@@ -17,7 +17,7 @@ def derived_generator(device: torch.device, seed: int, purpose: str, *position: 
 
 
 class StepGenerator:
-    """One generator that the layers of a network share, moved to the position of each step."""
+    """One generator for the numbers of one purpose, moved to the position of each step."""
 
     def __init__(self, device: torch.device, seed: int, purpose: str) -> None:
         self.generator = torch.Generator(device)

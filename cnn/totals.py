@@ -7,6 +7,9 @@ from torch import Tensor
 
 from cnn.evaluation import TOP
 
+PENDING_VALUES = 2**16
+"""Logits that may wait to be judged together: one by one, small minibatches are all overhead."""
+
 
 class Totals:
     """Sums over the samples and steps of an epoch, kept on the device."""
@@ -19,11 +22,23 @@ class Totals:
         self.grad_norm = torch.zeros((), dtype=torch.float64, device=device)
         self.steps = torch.zeros((), dtype=torch.int64, device=device)
         self._has_top5 = False
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._num_pending = 0
 
     def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Of a minibatch; of targets that are probabilities, the label with the largest counts."""
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self.loss += loss
+        self._pending.append((logits, labels))
+        self._num_pending += logits.numel()
+        if self._num_pending > PENDING_VALUES:
+            self._judge_pending()
+
+    def _judge_pending(self) -> None:
+        if not self._pending:
+            return
+        logits, labels = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+        self._pending, self._num_pending = [], 0
         self.correct += (logits.argmax(dim=1) == labels).sum()
         self.seen += len(labels)
         self._has_top5 = logits.shape[1] > TOP
@@ -36,6 +51,7 @@ class Totals:
 
     def means(self) -> dict[str, float]:
         """Mean loss, accuracies and the mean norm of the whole gradient; waits for the device."""
+        self._judge_pending()
         seen = int(self.seen.item())
         values = {"train_loss": self.loss.item() / seen, "train_accuracy": int(self.correct.item()) / seen}
         if self._has_top5:
@@ -43,6 +59,8 @@ class Totals:
         return values | {"grad_norm": self.grad_norm.item() / int(self.steps.item())}
 
     def tensors(self) -> dict[str, Tensor]:
+        """All sums: not copies."""
+        self._judge_pending()
         return {
             "loss": self.loss,
             "correct": self.correct,

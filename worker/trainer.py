@@ -120,10 +120,10 @@ def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
     # The watchdog and the signal handler stand before these seconds of imports begin.
     import torch  # noqa: PLC0415
 
-    from cnn.determinism import determinism_domain  # noqa: PLC0415
+    from cnn.determinism import determinism_domain, set_threads  # noqa: PLC0415
     from cnn.errors import TrainingError  # noqa: PLC0415
 
-    torch.set_num_threads(threads)
+    set_threads(threads)
     if torch.get_num_threads() != threads:
         message = f"the job trains with {threads} threads, but torch takes {torch.get_num_threads()}"
         raise TrainingError("internal", message, "platform", "the operation that came before is a defect")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,8 +21,10 @@ class FiniteGate:
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._bad = torch.zeros(num_parameters, dtype=torch.bool, device=device)
 
-    def inspect(self, step: int, loss: Tensor, norms: Tensor) -> None:
-        """Take in the loss of a step and the norm of each parameter's gradient, (num_parameters,)."""
+    def inspect(self, step: int, loss: Tensor, norm: Tensor, norms: Tensor) -> None:
+        """Take in the loss of a step, the norm of its gradient, and that of each parameter's, (num_parameters,)."""
+        if self._closed.device.type == "cpu" and math.isfinite(loss.item() + norm.item()):
+            return  # all of it is finite, and the host knows without waiting
         bad = ~norms.isfinite()
         first = (bad.any() | ~loss.isfinite()) & ~self._closed
         self._bad |= bad & first

@@ -7,19 +7,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from cnn.optim.base import Optimizer
 
-class Lion(torch.optim.Optimizer):
+
+class Lion(Optimizer):
     """C = β₁V + (1 - β₁) g; W ← W - μ (sign C + λW); V ← β₂V + (1 - β₂) g (Chen et al., NeurIPS 2023).
 
     Args:
-        parameters: those that are trained, each with a gradient in every step.
+        parameters: those that are trained.
         lr: μ.
         betas: β₁ and β₂.
         weight_decay: λ.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the weights stay, as in torch's fused optimizers."""
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float

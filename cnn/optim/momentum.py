@@ -12,18 +12,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from cnn.optim.base import Optimizer
 
-class Momentum(torch.optim.Optimizer):
+
+class Momentum(Optimizer):
     """V ← γV - μ g; W ← W + V, with V = 0 before the first step (Polyak, 1964).
 
     Args:
-        parameters: those that are trained, each with a gradient in every step.
+        parameters: those that are trained.
         lr: μ.
         momentum: γ.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the step is left out, as in torch's fused optimizers."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})

@@ -1,4 +1,8 @@
-"""Muon: momentum whose matrices are made orthogonal. Torch's own takes no convolutions, and computes in bfloat16."""
+"""Muon: momentum whose matrices are made orthogonal. Torch's own takes no convolutions, and computes in bfloat16.
+
+It cannot be as cheap as the other optimizers: for a matrix of m rows and n ≥ m columns it takes 4 m² n operations and
+more in each step, where forward and backward take 6 m n for each image and each place where it is applied.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +13,25 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from cnn.optim.base import Optimizer
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic a x + b x³ + c x⁵, which sends singular values in (0, 1] to about 1 (0.7 to 1.2) in five rounds."""
 NUM_ITERATIONS = 5
 SMALLEST_NORM = 1e-7
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """V ← γV + (1 - γ) g; U = γV + (1 - γ) g; W ← W - μ (s · orthogonalized(U) + λW) (Jordan et al., 2024).
 
     The kernels of a convolution are a matrix with one row per output channel. s = √max(1, rows / columns).
 
     Args:
-        parameters: tensors of two dimensions or more, each with a gradient in every step.
+        parameters: tensors of two dimensions or more.
         lr: μ.
         momentum: γ.
         weight_decay: λ.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the weights stay, as in torch's fused optimizers."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -52,14 +55,11 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(weights, updates, alpha=-group["lr"])
 
 
-class Pair(torch.optim.Optimizer):
+class Pair(Optimizer):
     """Two optimizers as one: `main` for its parameters, `partner` for the others.
 
     Groups and state of both are its own; the groups of `main` come first.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the weights stay, as in torch's fused optimizers."""
 
     def __init__(self, main: torch.optim.Optimizer, partner: torch.optim.Optimizer) -> None:
         super().__init__([*main.param_groups, *partner.param_groups], {})
@@ -76,14 +76,24 @@ class Pair(torch.optim.Optimizer):
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """About U Vᵀ of the singular value decomposition U S Vᵀ, by five rounds of Newton and Schulz's iteration."""
+    """About U Vᵀ of the singular value decomposition U S Vᵀ, by five rounds of Newton and Schulz's iteration.
+
+    A round multiplies X by P = a + bA + cA², A = XXᵀ. The rounds are taken on A and on the product of the P, which have
+    the shorter side of X: of the products with the long side, which make up the cost, two are left instead of ten.
+    """
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.mT if is_tall else matrix
     x = x / (vector_norm(x) + SMALLEST_NORM)
     a, b, c = COEFFICIENTS
+    gram = x @ x.mT
+    one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = one
     for _ in range(NUM_ITERATIONS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        # All factors are polynomials of one symmetric matrix: they commute, and the Gram matrix of P X is P A P.
+        factor = torch.addmm(b * gram, gram, gram, alpha=c).add_(one, alpha=a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
     return x.mT if is_tall else x
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from cnn.optim.base import Optimizer
 
-class NAdam(torch.optim.Optimizer):
+
+class NAdam(Optimizer):
     """Adam whose first moment looks ahead by Nesterov's rule (Dozat, ICLR workshop 2016).
 
     With μₖ = β₁ (1 - 0.5 · 0.96^(kψ)) and Πₖ = μ₁ ⋯ μₖ:
@@ -16,13 +18,10 @@ class NAdam(torch.optim.Optimizer):
     W ← W - lr (μₖ₊₁ V / (1 - Πₖ₊₁) + (1 - μₖ) g / (1 - Πₖ)) / (√(G / (1 - β₂ᵏ)) + ε).
 
     Args:
-        parameters: those that are trained, each with a gradient in every step.
+        parameters: those that are trained.
         lr, betas, eps: as for Adam.
         momentum_decay: ψ.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the weights stay, as in torch's fused optimizers."""
 
     def __init__(
         self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float], eps: float, momentum_decay: float
@@ -46,16 +45,17 @@ class NAdam(torch.optim.Optimizer):
             momenta = [self.state[weight]["exp_avg"] for weight in weights]
             beta1, beta2 = group["betas"]
             k, of_momentum, of_gradient = self._factors(weights[0], beta1, group["momentum_decay"])
-            torch._foreach_lerp_(momenta, gradients, 1 - beta1)
-            # Adam's kernel from a copy of V whose own average makes of_momentum V + of_gradient g, up to a factor.
-            share, factor = of_momentum / (of_momentum + of_gradient), of_momentum + of_gradient
+            # Adam's kernel with a share that makes M = of_momentum V + of_gradient g of the old V, up to a factor. Then
+            # V is where the line from M to g comes to when it goes on beyond M.
+            factor = of_momentum + of_gradient
+            share = beta1 * of_momentum / factor
             torch._fused_adam_(
                 weights,
                 gradients,
-                [momentum.clone() for momentum in momenta],
+                momenta,
                 [self.state[weight]["exp_avg_sq"] for weight in weights],
                 [],
-                [torch.full((), k, device=weight.device) for weight in weights],
+                [torch.full((), k, device=weights[0].device)] * len(weights),
                 lr=group["lr"] * factor * (1 - share**k),
                 beta1=share,
                 beta2=beta2,
@@ -65,6 +65,8 @@ class NAdam(torch.optim.Optimizer):
                 maximize=False,
                 found_inf=self.found_inf,
             )
+            if of_momentum:  # without, β₁ is 0 and V is g, as is M
+                torch._foreach_lerp_(momenta, gradients, -of_gradient / of_momentum)
 
     def _factors(self, first: Tensor, beta1: float, decay: float) -> tuple[float, float, float]:
         """k of this step, and what V and g are multiplied by in it."""

@@ -7,25 +7,25 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from cnn.optim.base import Optimizer
 
-class RMSProp(torch.optim.Optimizer):
+
+class RMSProp(Optimizer):
     """G ← γG + (1 - γ) g ⊙ g; W ← W - μ g / (√G + ε), with G = 0 before the first step (Hinton, 2012).
 
     Args:
-        parameters: those that are trained, each with a gradient in every step.
+        parameters: those that are trained.
         lr: μ.
         alpha: γ.
         eps: ε.
     """
-
-    found_inf: Tensor | None = None
-    """Where it is 1 the step is left out, as in torch's fused optimizers."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, alpha: float, eps: float) -> None:
         super().__init__(parameters, {"lr": lr, "alpha": alpha, "eps": eps})
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter]["square_avg"] = torch.zeros_like(parameter)
+        self._forever = torch.full((), torch.inf, device=self.param_groups[0]["params"][0].device)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
@@ -38,7 +38,7 @@ class RMSProp(torch.optim.Optimizer):
                 gradients,
                 [self.state[weight]["square_avg"] for weight in group["params"]],
                 [],
-                [torch.full((), torch.inf, device=weight.device) for weight in group["params"]],
+                [self._forever] * len(gradients),
                 lr=group["lr"],
                 beta1=0.0,
                 beta2=group["alpha"],
