@@ -31,6 +31,8 @@ class Score:
     """Of those whose right logit is among the five largest; None for five classes or fewer."""
     predicted: Tensor = field(compare=False, repr=False)
     """The class with the largest logit of each sample, (N,)."""
+    confidence: Tensor = field(compare=False, repr=False)
+    """The probability that the softmax gives that class, in float64, (N,)."""
 
 
 @torch.inference_mode()
@@ -45,19 +47,22 @@ def evaluate(
     network.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     in_top5: Tensor | None = None
-    predicted = []
+    predicted, confidence = [], []
     size = max(1, min(MAX_BATCH, MAX_BATCH_VALUES // images[0].numel()))
     for batch, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         inputs = batch.contiguous(memory_format=torch.channels_last)
         logits = functional_call(network, dict(weights), (inputs,))
         if mirror:
             logits = (logits + functional_call(network, dict(weights), (inputs.flip(3),))) / 2
-        loss += cross_entropy(logits.double(), targets, reduction="sum")
+        precise = logits.double()
+        loss += cross_entropy(precise, targets, reduction="sum")
         predicted.append(logits.argmax(dim=1))
+        confidence.append(precise.softmax(dim=1).amax(dim=1))
         if logits.shape[1] > TOP:
             found = (logits.topk(TOP, dim=1).indices == targets[:, None]).sum()
             in_top5 = found if in_top5 is None else in_top5 + found
     network.train(training)
     classes = torch.cat(predicted)
     accuracy = int((classes == labels).sum()) / len(labels)
-    return Score(loss.item() / len(labels), accuracy, None if in_top5 is None else int(in_top5) / len(labels), classes)
+    top5_accuracy = None if in_top5 is None else int(in_top5) / len(labels)
+    return Score(loss.item() / len(labels), accuracy, top5_accuracy, classes, torch.cat(confidence))

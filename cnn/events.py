@@ -83,6 +83,9 @@ class Stopped:
     step: int
 
 
+NO_MODEL = "there is no model.onnx"
+"""How the warning begins that goes on with why the network was not exported."""
+
 Event = Phase | Progress | Metrics | Checkpoint | Artifact | Warning_ | Result | Stopped
 
 

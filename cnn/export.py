@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cnn.bundle import golden, write_bundle
 from cnn.checkpoints import fsync
-from cnn.events import Artifact, Metrics, Warning_
+from cnn.events import NO_MODEL, Artifact, Metrics, Warning_
 from cnn.onnx_export import ExportFailed, export_onnx
 from cnn.report import AVERAGING, confusion_picture
 from cnn.spec import TrainingSpec
@@ -66,7 +66,7 @@ def export_model(
     try:
         model, report = export_onnx(network, weights, images[:MAX_COMPARED])
     except ExportFailed as error:
-        yield Warning_(f"there is no model.onnx: {error.message}")
+        yield Warning_(f"{NO_MODEL}: {error.message}")
         return
     yield write(folder, "model.onnx", model, "application/octet-stream", step)
     yield write(folder, "onnx_parity.json", report, "application/json", step)

@@ -32,6 +32,12 @@ weights = load_file("model.safetensors")  # `normalization.*` are the statistics
 
 # or without Python code of your own: tar xf bundle.tar; python model/predict.py picture.png
 """
+CAPTIONS = {
+    "confusion_matrix.png": "Confusion matrix of the test split",
+    "most_confused.png": "Test images that it is surest about, and wrong",
+    "augmentation.png": "Training images and what augmentation makes of them",
+    "filters.png": "Filters of the first layer",
+}
 
 
 def html_report(
@@ -42,7 +48,7 @@ def html_report(
     pictures: Mapping[str, bytes],
     environment: Mapping[str, object],
 ) -> bytes:
-    """The page. `report` is what `report.json` holds, `pictures` are PNGs by their captions."""
+    """The page. `report` is what `report.json` holds, `pictures` are PNGs by their names."""
     title = f"{spec.model.type} on {spec.dataset.info.name}"
     test = report["splits"]["test"]
     parts = [
@@ -68,7 +74,7 @@ def html_report(
             [(row["label"], *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), row["support"])
              for row in test["classes"]],
         ),
-        *(_picture(caption, content) for caption, content in pictures.items()),
+        *(_picture(CAPTIONS[name], content) for name, content in pictures.items()),
         "<h2>Spec</h2>",
         f"<pre>{escape(spec.model_dump_json(indent=2))}</pre>",
         "<h2>Environment</h2>",

@@ -1,17 +1,20 @@
-"""How a trained network fails: confusion matrix, and precision, recall and F1 of each class."""
+"""How a trained network fails: confusion matrix, precision, recall and F1 of each class, and the worst samples."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cnn.evaluation import Score
+from cnn.sheets import gallery
 
 AVERAGING = {
     "macro": "the mean over the classes that occur among the labels or the predictions",
@@ -26,6 +29,7 @@ MAX_WRITTEN_CLASSES = 20
 FONT_SIZE = 13
 MARGIN = 12
 MAX_NAME = 16
+MAX_CONFUSED = 25
 
 
 def split_report(score: Score, labels: Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +57,34 @@ def split_report(score: Score, labels: Tensor, names: Sequence[str]) -> dict[str
         },
         "classes": [dict(zip(("label", "precision", "recall", "f1", "support"), row, strict=True)) for row in rows],
         "confusion_matrix": of.multiclass_confusion_matrix(predicted, labels, count).tolist(),
+        "most_confused": _most_confused(score, labels, names),
     }
+
+
+def _most_confused(score: Score, labels: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The samples that the network is most sure about and wrong, those of the largest probability first.
+
+    `index` is the place in the split, from 0. What has no finite probability is left out.
+    """
+    predicted, labels, confidence = score.predicted.cpu(), labels.cpu(), score.confidence.cpu()
+    wrong = torch.nonzero((predicted != labels) & confidence.isfinite()).flatten()
+    chosen = wrong[torch.argsort(confidence[wrong], descending=True, stable=True)[:MAX_CONFUSED]]
+    rows = zip(
+        chosen.tolist(), labels[chosen].tolist(), predicted[chosen].tolist(), confidence[chosen].tolist(), strict=True
+    )
+    return [
+        {"index": index, "label": names[label], "predicted": names[said], "probability": round(probability, 6)}
+        for index, label, said, probability in rows
+    ]
+
+
+def confused_picture(confused: Sequence[Mapping[str, Any]], images: NDArray[np.uint8]) -> bytes:
+    """A PNG of the samples that `most_confused` lists, of the split's `images` (N, C, H, W)."""
+    captions = [
+        (f"is {one['label']}", f"said {one['predicted']}", f"{one['probability']:.1%}, no. {one['index']}")
+        for one in confused
+    ]
+    return gallery(images[[one["index"] for one in confused]], captions)
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
@@ -14,8 +15,10 @@ from cnn.determinism import determinism_domain
 from cnn.errors import Diverged, TrainingError
 from cnn.events import Artifact, Event, Phase, Result, Stopped, Warning_
 from cnn.export import export, export_model, export_weights, write
+from cnn.filters import filters_picture
 from cnn.gan_training import GanTraining
 from cnn.html_report import html_report
+from cnn.report import confused_picture
 from cnn.run import Clock, Run
 from cnn.spec import TrainingSpec
 
@@ -87,16 +90,27 @@ def _export(
     spec, weights, step = run.spec, run.delivered_weights(), result.step
     yield from export(folder, spec, weights, run.metrics, report, step)
     yield from export_model(folder, run.learner.network, weights, data.test_images, step)
-    sheet = contact_sheet(spec, data)
-    yield write(folder, "augmentation.png", sheet, "image/png", step)
-    pictures = {
-        "Confusion matrix of the test split": (folder / "confusion_matrix.png").read_bytes(),
-        "Training images and what augmentation makes of them": sheet,
-    }
+    pictures = {"confusion_matrix.png": (folder / "confusion_matrix.png").read_bytes()}
+    for name, picture in _pictures(run, data, weights, report):
+        yield write(folder, name, picture, "image/png", step)
+        pictures[name] = picture
     page = html_report(spec, run.metrics, result, report, pictures, determinism_domain(run.device))
     yield write(folder, "report.html", page, "text/html", step)
     if run.gan:
         yield from run.gan.export(folder)
+
+
+def _pictures(
+    run: Run, data: Data, weights: Mapping[str, Tensor], report: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the pictures of this run's images and filters."""
+    confused = report["splits"]["test"]["most_confused"]
+    if confused:
+        yield "most_confused.png", confused_picture(confused, data.test_images)
+    yield "augmentation.png", contact_sheet(run.spec, data)
+    filters = filters_picture(weights)
+    if filters:
+        yield "filters.png", filters
 
 
 def _steps(run: Run, stage: Run | GanTraining, checkpoints: Path | None, stop: Callable[[], bool]) -> Iterator[Event]:

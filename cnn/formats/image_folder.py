@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -126,7 +127,7 @@ class Header:
     """Whether EXIF asks for it to be shown in another direction."""
 
 
-def read_header(file: Path) -> Header:
+def read_header(file: Path | BinaryIO) -> Header:
     """Without decoding the pixels. Raises DataCorrupt."""
     try:
         with _open(file) as image:
@@ -137,7 +138,7 @@ def read_header(file: Path) -> Header:
         raise DataCorrupt(f"{file}: {error}") from error
 
 
-def decode(file: Path, image_size: Size | None, channels: int) -> Images:
+def decode(file: Path | BinaryIO, image_size: Size | None, channels: int) -> Images:
     """The pixels (channels, H, W) of an image file, resized by antialiased bilinear interpolation to `image_size`.
 
     Transparency is dropped, the rotation that EXIF may ask for is not applied, and of several frames the first counts.
@@ -159,7 +160,7 @@ def decode(file: Path, image_size: Size | None, channels: int) -> Images:
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, Image.DecompressionBombError)
 
 
-def _open(file: Path) -> Image.Image:
+def _open(file: Path | BinaryIO) -> Image.Image:
     """The image with its header read; the pixels are not decoded yet. Raises DataCorrupt or what Pillow raises."""
     with warnings.catch_warnings():
         # Pillow warns of sizes that the limit below refuses.

@@ -12,6 +12,7 @@ from cnn.data import Data
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
 from cnn.models import build_network
+from cnn.report import MAX_CONFUSED
 from cnn.training import train
 from tests.cnn.plain import small_spec
 
@@ -32,6 +33,12 @@ def test_with_mirror_images_the_mean_of_both_logits_is_judged(digits: Data, tmp_
         logits = (network(images) + network(images.flip(3))) / 2
     assert result.test_loss == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-6)
     assert result.test_accuracy == pytest.approx((logits.argmax(dim=1) == labels).double().mean().item())
+    (worst, *_), others = (report["splits"]["test"]["most_confused"], report["splits"]["val"]["most_confused"])
+    wrong = torch.nonzero(logits.argmax(dim=1) != labels).flatten()
+    probabilities = (logits[wrong].double().exp() / logits[wrong].double().exp().sum(dim=1, keepdim=True)).amax(dim=1)
+    assert worst["index"] == wrong[probabilities.argmax()]
+    assert worst["probability"] == pytest.approx(probabilities.max().item(), abs=2e-6)
+    assert 0 < len(others) <= MAX_CONFUSED
     without = evaluate(network, network.state_dict(), images, labels)
     assert without.loss != pytest.approx(result.test_loss, abs=1e-4)
     assert evaluate(network, network.state_dict(), images.flip(3), labels, mirror=True).loss == pytest.approx(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from cnn.data import Data
 from cnn.events import Metrics, Result
-from cnn.html_report import html_report
+from cnn.html_report import CAPTIONS, html_report
 from cnn.spec import TrainingSpec
 from cnn.training import train
 from tests.cnn.plain import small_spec
@@ -45,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page() -> Page:
-    pictures = {f"a picture {EVIL}": b"\x89PNG"}
+    pictures = {"filters.png": b"\x89PNG"}
     return Page(html_report(small_spec(), METRICS, RESULT, REPORT, pictures, {"torch": EVIL}))
 
 
@@ -84,5 +85,10 @@ def test_every_run_has_its_files_and_equal_runs_have_equal_ones(digits: Data, tm
             pass
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert {"report.html", "model.onnx", "onnx_parity.json", "bundle.tar", "events.out.tfevents"} <= names
+    shown = Page((tmp_path / "a" / "report.html").read_bytes()).all("img")
+    assert [image["alt"] for image in shown] == list(CAPTIONS.values())
+    for image, name in zip(shown, CAPTIONS, strict=True):
+        source = "data:image/png;base64," + base64.b64encode((tmp_path / "a" / name).read_bytes()).decode()
+        assert image["src"] == source, name
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name

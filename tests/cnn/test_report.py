@@ -9,16 +9,18 @@ import torch
 from PIL import Image
 
 from cnn.evaluation import Score
-from cnn.report import CELL, confusion_picture, split_report
+from cnn.report import CELL, confused_picture, confusion_picture, split_report
+from cnn.sheets import CAPTION_WIDTH, GAP, MIN_CELL
 
 NAMES = ["ant", "bee", "cat", "dog"]
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 0, 1, 1])
+CONFIDENCE = torch.tensor([0.99, 0.9, 0.9, 0.6, 0.9, 0.75, 0.75, torch.nan], dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    return split_report(Score(float("inf"), 0.5, None, PREDICTED), LABELS, NAMES)
+    return split_report(Score(float("inf"), 0.5, None, PREDICTED, CONFIDENCE), LABELS, NAMES)
 
 
 def test_numbers_by_hand(report: dict[str, Any]) -> None:
@@ -42,7 +44,26 @@ def test_averages_are_those_that_are_stated(report: dict[str, Any]) -> None:
 
 def test_a_loss_that_is_not_finite_is_null(report: dict[str, Any]) -> None:
     assert report["loss"] is None
-    assert split_report(Score(0.25, 0.5, None, PREDICTED), LABELS, NAMES)["loss"] == 0.25
+    assert split_report(Score(0.25, 0.5, None, PREDICTED, CONFIDENCE), LABELS, NAMES)["loss"] == 0.25
+
+
+def test_the_wrong_ones_come_surest_first_and_then_by_place(report: dict[str, Any]) -> None:
+    # Wrong are 3, 5, 6 and 7; the last has no probability.
+    assert report["most_confused"] == [
+        {"index": 5, "label": "bee", "predicted": "ant", "probability": 0.75},
+        {"index": 6, "label": "cat", "predicted": "bee", "probability": 0.75},
+        {"index": 3, "label": "ant", "predicted": "bee", "probability": 0.6},
+    ]
+
+
+def test_their_picture_shows_the_images_at_those_places(report: dict[str, Any]) -> None:
+    images = np.arange(8, dtype=np.uint8)[:, None, None, None] * 30 + np.zeros((1, 1, 8, 8), dtype=np.uint8)
+    content = confused_picture(report["most_confused"], images)
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+    left = [GAP + place * (CAPTION_WIDTH + GAP) for place in range(3)]
+    assert [int(pixels[GAP + 1, x]) for x in left] == [150, 180, 90]
+    below = pixels[GAP + MIN_CELL :]
+    assert all((below[:, x : x + CAPTION_WIDTH] < 100).any() for x in left)
 
 
 def test_the_picture_is_dark_where_the_counts_are() -> None:
