@@ -1,9 +1,10 @@
 """What the techniques do on real data, several seeds each: mean ± standard error, beside what the papers say.
 
-python benchmarks/learning.py [--study NAME] [--only-tables] [--seeds 5] [--data-dir epochd-data]
+python benchmarks/learning.py [--study NAME] [--only-tables] [--seeds 5] [--processes N] [--data-dir epochd-data]
 
 Every run is one line of results/learning.jsonl, and is not repeated; so an interrupted call goes on where it stopped.
-The tables are written to results/learning.md.
+Runs go side by side, one thread each: small networks gain less from a second thread than from a second run. The tables
+are written to results/learning.md.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from studies import STUDIES, Study, checked
+from studies import STUDIES, Study
+from study_specs import checked
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
@@ -40,7 +44,11 @@ TABLES = RESULTS / "learning.md"
 
 
 def measure(spec: TrainingSpec, data: Data) -> dict[str, Any]:
-    """Train, and judge the delivered weights on the training split too, as it is: no augmentation, no dropout."""
+    """Train, and judge the delivered weights on the training split too, as it is: no augmentation, no dropout.
+
+    Raises:
+        Diverged: the loss or a gradient is no number.
+    """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         events = list(train(spec, data, artifacts=Path(folder)))
@@ -74,22 +82,34 @@ def recorded() -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in map(json.loads, lines)}
 
 
-def run(studies: list[Study], seeds: int, data: Data) -> None:
+def one_run(study: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any]:
+    """One line of the results, in a process of the pool."""
+    torch.set_num_threads(1)
+    (part,) = [each.variants[variant] for each in STUDIES if each.name == study]
+    try:
+        return measure(checked(part, seed), FashionMNIST().load(data_dir))
+    except Diverged as error:
+        return {"diverged": str(error)}
+
+
+def run(studies: list[Study], seeds: int, processes: int, data_dir: Path) -> None:
+    FashionMNIST().load(data_dir)  # Fetched once, before the processes ask for it.
     done = recorded()
-    for study in studies:
-        for seed in range(seeds):
-            for variant, part in study.variants.items():
-                key = key_of(study, variant, seed)
-                if key in done:
-                    continue
-                row = {"key": key, "study": study.name, "variant": variant, "seed": seed}
-                try:
-                    row |= measure(checked(part, seed), data)
-                except Diverged as error:
-                    row["diverged"] = str(error)
-                with RUNS.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"{study.name}, {variant}, seed {seed}: {row.get(study.measure, 'diverged')}", flush=True)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        pending = {
+            pool.submit(one_run, study.name, variant, seed, data_dir): (study, variant, seed)
+            for study in studies
+            for seed in range(seeds)
+            for variant in study.variants
+            if key_of(study, variant, seed) not in done
+        }
+        for finished in as_completed(pending):
+            study, variant, seed = pending[finished]
+            row = {"key": key_of(study, variant, seed), "study": study.name, "variant": variant, "seed": seed}
+            row |= finished.result()
+            with RUNS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"{study.name}, {variant}, seed {seed}: {row.get(study.measure, 'diverged')}", flush=True)
 
 
 def table(study: Study, seeds: int) -> str:
@@ -132,13 +152,12 @@ def main() -> None:
     parser.add_argument("--only-tables", action="store_true", help="write the tables of what has been run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     RESULTS.mkdir(exist_ok=True)
     studies = [study for study in STUDIES if arguments.study in (None, study.name)]
     if not arguments.only_tables:
-        run(studies, arguments.seeds, FashionMNIST().load(arguments.data_dir))
+        run(studies, arguments.seeds, arguments.processes, arguments.data_dir)
     machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
     head = (
         "# What the techniques do on Fashion-MNIST\n\n"
