@@ -30,6 +30,7 @@ STOP_SECONDS: Final = 10.0
 MAX_BACKOFF_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0
 """After this time alive, the next death of a part counts as its first."""
+LOOPBACK_NETWORKS: Final = "127.0.0.0/8,::1/128"
 
 
 class UpError(Exception):
@@ -177,11 +178,11 @@ def run(parts: list[Part], url: str, terminations: int) -> None:
         part.start()
     with httpx.Client(base_url=url, trust_env=False, timeout=2) as client:
         while not is_ready(client):
-            for part in parts:
-                if (code := part.exit_code()) is not None:
-                    raise UpError(f"{part.name} exited with {code} before the server was ready")
-            if arrived(terminations, CHECK_SECONDS):
+            exits = [f"{part.name} exited with {code}" for part in parts if (code := part.exit_code()) is not None]
+            if arrived(terminations, CHECK_SECONDS):  # if it was sent to all processes, the parts may have been faster
                 return
+            if exits:
+                raise UpError(f"{exits[0]} before the server was ready")
     say(f"ready at {url} (Ctrl-C stops everything)")
     while not arrived(terminations, CHECK_SECONDS):
         for part in parts:
@@ -240,7 +241,8 @@ def up(settings: Settings, dev: bool) -> int:
     """
     try:
         if dev:
-            settings = settings.model_copy(update={"auth": "off"})
+            allowed = f"{settings.webhook_allow},{LOOPBACK_NETWORKS}"
+            settings = settings.model_copy(update={"auth": "off", "webhook_allow": allowed})
         auth.check_address(settings)
         port = free_port(settings.host, settings.port)
         with termination_pipe() as terminations:

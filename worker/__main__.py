@@ -2,72 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+import os
+import signal
 import sys
-
-from celery import signals
-
-from worker import log_format
-from worker.datasets.upkeep import Upkeep
-from worker.devices import CapacityError, find_capacity
-from worker.queue import make_celery
-from worker.reconcile import Reconciler
-from worker.settings import Settings
-from worker.starters import make_starter
-from worker.store.database import Database, DatabaseUnavailable
-from worker.tasks import Worker, register_task
-
-BLOCKING_SOCKET_SECONDS = 4.0
-"""A living broker answers within a second, also when no bell comes. For one that does not, the worker's stop waits."""
-
-logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    settings = Settings()
-    log_format.configure(settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        capacity = find_capacity(settings)
-        database = Database(settings.resolved_database_url())
-        database.migrate()
-        starter = make_starter(settings, capacity.threads)
-        worker = Worker(database, settings, capacity, starter)
-        worker.start()
-    except (CapacityError, DatabaseUnavailable) as error:
-        sys.stderr.write(f"the worker cannot start: {error}\n")
-        return 1
-    app = make_celery(settings, socket_seconds=BLOCKING_SOCKET_SECONDS)
-    register_task(app, worker)
-    reconciler = Reconciler(database, make_celery(settings), settings)
-    reconciler.start()
-    upkeep = Upkeep(database, settings)
-    upkeep.start()
+    # Before the imports, which take a while: until they are done there is nothing to put in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
+    from worker.service import serve  # noqa: PLC0415
 
-    def drain(**_: object) -> None:
-        worker.draining.set()
-
-    # Sent from the signal handler, before Celery waits for its tasks.
-    signals.worker_shutting_down.connect(drain)
-    signals.setup_logging.connect(_leave_logging)
-    try:
-        app.worker_main(_arguments(worker.id, capacity.slots))
-    finally:
-        upkeep.stop()
-        worker.stop()
-        starter.close()
-        reconciler.stop()
-    return 0
-
-
-def _leave_logging(**_: object) -> None:
-    """Celery configures the logging itself where nobody answers this signal."""
-
-
-def _arguments(worker_id: str, slots: int) -> list[str]:
-    """Threads, because a forked pool hears no SIGTERM; no talk among workers, because they meet in the store."""
-    switches = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel=INFO"]
-    return ["--quiet", "worker", "--pool=threads", f"--concurrency={slots}", f"--hostname={worker_id}@%h", *switches]
+    return serve()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,19 @@ class DiskFull:
 Ending = Succeeded | Failed | Crashed | Cancelled | Drained | Paused | DiskFull
 
 
+def not_started(reason: str) -> Crashed:
+    """The end of an attempt whose trainer has not even begun."""
+    return Crashed(
+        JobError(
+            code=ErrorCode.TRAINER_CRASHED,
+            message=f"the trainer could not be started: {reason}",
+            blame=Blame.PLATFORM,
+            retryable=True,
+            hint="the log of the worker says more",
+        )
+    )
+
+
 def classify(
     exit: Exit,
     last: dict[str, Any],
@@ -128,10 +141,19 @@ def _reported(message: dict[str, Any], log_tail: tuple[str, ...]) -> JobError:
 
 
 def _killed_for_memory(shortage: Shortage, log_tail: tuple[str, ...]) -> JobError:
+    if shortage.proven:
+        code, blame = ErrorCode.OUT_OF_MEMORY, Blame.CAPACITY
+        message = f"the kernel killed the trainer for lack of memory; {shortage.predicted}"
+    else:
+        code, blame = ErrorCode.KILLED_BY_SIGNAL, Blame.PLATFORM
+        message = (
+            "the trainer was killed by signal 9 (SIGKILL), perhaps for lack of memory: the kernel killed some process "
+            f"of this machine for that meanwhile, and does not tell which; {shortage.predicted}"
+        )
     return JobError(
-        code=ErrorCode.OUT_OF_MEMORY,
-        message=f"the kernel killed the trainer for lack of memory; {shortage.predicted}",
-        blame=Blame.CAPACITY,
+        code=code,
+        message=message,
+        blame=blame,
         retryable=True,
         pointer="/training/batch_size",
         hint=shortage.hint,

@@ -17,7 +17,7 @@ from celery import Celery
 from worker.disk import has_room
 from worker.queue import num_bells, ring
 from worker.settings import Settings
-from worker.store import intents, jobs, retries
+from worker.store import claims, intents, retries
 from worker.store.database import Database, DatabaseUnavailable
 from worker.store.retries import Heartbeat, RetryPolicy
 
@@ -110,7 +110,7 @@ class Reconciler:
             DatabaseUnavailable: the database is away.
         """
         with self._database.read() as c:
-            queued = jobs.claimable_ids(c, limit=MAX_BELLS)
+            queued = claims.claimable_ids(c, limit=MAX_BELLS)
         bells = num_bells(self._app) if queued else None
         if bells is None:
             return
@@ -125,7 +125,7 @@ class Reconciler:
             DatabaseUnavailable: the database is away.
         """
         with self._database.read() as c:
-            waiting = jobs.waiting_for_room(c)
+            waiting = claims.waiting_for_room(c)
         for job_id in waiting:
             if not has_room(self._settings.data_dir, job_id):
                 continue

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Settings(BaseSettings):
@@ -45,6 +48,10 @@ class Settings(BaseSettings):
     allowed_origins: str = ""
     """Further origins, separated by commas, whose pages may ask for changes, such as `https://lab.example`."""
 
+    webhook_allow: str = ""
+    """Networks, separated by commas, such as `10.0.0.0/8,::1/128`, whose receivers webhooks may reach besides the
+    public internet; `epochd up --dev` adds loopback."""
+
     slots: int | None = Field(default=None, ge=1)
     """Jobs that a worker trains at once; the default is one per GPU, else one."""
 
@@ -56,7 +63,7 @@ class Settings(BaseSettings):
     itself, which takes seconds. The default is `warm` on Linux, the only place where it is possible."""
 
     heartbeat_seconds: float = Field(default=2.0, gt=0)
-    """How often a worker raises its jobs' heartbeat counters."""
+    """How often a worker says that it is there, and raises its jobs' heartbeat counters."""
 
     lease_seconds: float = Field(default=10.0, gt=0)
     """How long a job's counter must stand still before an observer takes the job back."""
@@ -79,11 +86,23 @@ class Settings(BaseSettings):
     max_dataset_bytes: int = Field(default=4 * 2**30, ge=1)
     """Size of the pixels of a dataset that may be registered, and about the memory that its validation may use."""
 
+    predict_processes: int = Field(default=2, ge=1)
+    """Networks that answer predictions at once, each in a process of its own beside the API."""
+
+    predict_idle_seconds: float = Field(default=300.0, gt=0)
+    """How long such a process waits for the next images before it ends."""
+
     retry_backoff_seconds: float = Field(default=1.0, ge=0)
     """Wait before the attempt after a crash; doubles with each further fruitless one."""
 
     log_format: Literal["text", "json"] = "text"
     """How API and workers write their logs: lines for people, or one JSON object a line with request and job ids."""
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _holds_networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     def resolved_redis_url(self) -> str:
         """The URL of the queue's server, with the default filled in."""
@@ -94,6 +113,15 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url
         return f"sqlite:///{self.data_dir.absolute() / 'epochd.db'}"
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks of a list with commas.
+
+    Raises:
+        ValueError: a part of it is no network.
+    """
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 KEPT_VARIABLES = (

@@ -34,6 +34,10 @@ class StartFailed(OSError):
     """No trainer could be started."""
 
 
+class LauncherLost(StartFailed):
+    """The launcher is dead or does not answer."""
+
+
 @dataclass(frozen=True)
 class Descriptors:
     """What a new trainer gets: 0 its requests, 1 and 2 the log, 3 its events."""
@@ -60,13 +64,13 @@ class Starter(Protocol):
     """Starts trainers, from any thread."""
 
     def ready(self, seconds: float) -> bool:
-        """Whether a trainer can be started at once; waits up to `seconds` for it."""
+        """Whether a trainer can be started at once; waits up to `seconds` for it. The first call begins to warm up."""
 
     def start(self, environment: Mapping[str, str], descriptors: Descriptors) -> Running:
         """Start a trainer; the descriptors stay the caller's.
 
         Raises:
-            OSError: there is none.
+            StartFailed: there is none.
         """
 
     def close(self) -> None:
@@ -83,20 +87,23 @@ class FreshStarter:
         return True
 
     def start(self, environment: Mapping[str, str], descriptors: Descriptors) -> Running:
-        pid = os.posix_spawn(
-            self._command[0],
-            list(self._command),
-            dict(environment),
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, descriptors.stdin, 0),
-                (os.POSIX_SPAWN_DUP2, descriptors.log, 1),
-                (os.POSIX_SPAWN_DUP2, descriptors.log, 2),
-                (os.POSIX_SPAWN_DUP2, descriptors.events, EVENT_DESCRIPTOR),
-            ],
-            setsid=True,
-            setsigmask=[],
-            setsigdef=DEFAULT_SIGNALS,
-        )
+        try:
+            pid = os.posix_spawn(
+                self._command[0],
+                list(self._command),
+                dict(environment),
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, descriptors.stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, descriptors.log, 1),
+                    (os.POSIX_SPAWN_DUP2, descriptors.log, 2),
+                    (os.POSIX_SPAWN_DUP2, descriptors.events, EVENT_DESCRIPTOR),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=DEFAULT_SIGNALS,
+            )
+        except OSError as error:
+            raise StartFailed(f"no process can be started: {error}") from error
         return _Fresh(pid)
 
     def close(self) -> None:
@@ -104,12 +111,10 @@ class FreshStarter:
 
 
 def make_starter(settings: Settings, threads: int) -> Starter:
-    """What the settings say, begun; `threads` is what most trainers will have."""
+    """What the settings say; `threads` is what most trainers will have."""
     if (settings.launcher or ("warm" if sys.platform == "linux" else "fresh")) == "fresh":
         return FreshStarter()
-    starter = WarmStarter(trainer_environment(threads=threads, gpu=None))
-    starter.ready(0)
-    return starter
+    return WarmStarter(trainer_environment(threads=threads, gpu=None))
 
 
 @dataclass(frozen=True)
@@ -146,21 +151,19 @@ class WarmStarter:
             return self._launcher.ready(seconds)
 
     def start(self, environment: Mapping[str, str], descriptors: Descriptors) -> Running:
+        launcher = self._launcher
+        if launcher is None:
+            raise StartFailed("there is no launcher")
         ours, tie = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with tie, self._lock:
-            try:
-                if self._launcher is None:
-                    raise StartFailed("there is no launcher")
-                self._launcher.order(environment, descriptors, tie)
-            except OSError:
-                ours.close()
-                raise
         try:
+            with tie, self._lock:
+                launcher.order(environment, descriptors, tie)
             pid = _told_pid(ours)
-        except StartFailed:
+        except StartFailed as error:
             ours.close()
             with self._lock:
-                self._forget()
+                if isinstance(error, LauncherLost) and self._launcher is launcher:
+                    self._forget()
             raise
         ours.setblocking(False)
         return _Warm(pid, ours)
@@ -207,7 +210,10 @@ class _LauncherProcess:
 
     def order(self, environment: Mapping[str, str], descriptors: Descriptors, tie: socket.socket) -> None:
         passed = [descriptors.stdin, descriptors.log, descriptors.events, tie.fileno()]
-        socket.send_fds(self._socket, [json.dumps(dict(environment)).encode()], passed)
+        try:
+            socket.send_fds(self._socket, [json.dumps(dict(environment)).encode()], passed)
+        except OSError as error:
+            raise LauncherLost(f"the launcher takes no order: {error}") from error
 
     def end(self) -> None:
         """It kills its trainers and ends when our end is closed; one that does not is killed."""
@@ -244,9 +250,13 @@ def _told_pid(tie: socket.socket) -> int:
     try:
         message = tie.recv(64)
     except TimeoutError:
-        raise StartFailed(f"the launcher has forked no trainer for {FORK_SECONDS:g} s") from None
+        raise LauncherLost(f"the launcher has forked no trainer for {FORK_SECONDS:g} s") from None
+    except ConnectionResetError:
+        message = b""
+    if not message:
+        raise LauncherLost("the launcher has died while it forked the trainer")
     if not message.startswith(b"pid "):
-        raise StartFailed("the launcher or the new trainer has died")
+        raise StartFailed("the trainer has died at its start")
     return int(message.removeprefix(b"pid "))
 
 

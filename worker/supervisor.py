@@ -16,14 +16,26 @@ from sqlalchemy import Connection
 from cnn.spec import TrainingSpec
 from worker.artifacts import BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
 from worker.disk import is_disk_full, remove_unfinished
-from worker.endings import Cancelled, Crashed, DiskFull, Drained, Ending, Failed, Paused, Stop, Succeeded, classify
+from worker.endings import (
+    Cancelled,
+    Crashed,
+    DiskFull,
+    Drained,
+    Ending,
+    Failed,
+    Paused,
+    Stop,
+    Succeeded,
+    classify,
+    not_started,
+)
 from worker.jobs import WEIGHTS, Intent, Job, JobResult, JobStatus
 from worker.logs import log_path, tail
-from worker.memory import Shortage, machine_bytes, num_oom_kills, shortage
+from worker.memory import Shortage, machine_bytes, oom_kills, shortage
 from worker.process import Message, TrainerProcess
 from worker.recording import Recorder
 from worker.settings import Settings, trainer_environment
-from worker.starters import Starter
+from worker.starters import Starter, StartFailed
 from worker.store import artifacts, attempts, metrics, retries
 from worker.store.database import Database, DatabaseUnavailable
 
@@ -61,7 +73,7 @@ class Supervisor:
         self._draining = draining
         self._recorder = Recorder(job)
         self._folder = attempt_folder(settings.data_dir.absolute(), job.id, job.attempt)
-        self._oom_kills = num_oom_kills()
+        self._oom_kills = oom_kills()
         self._next_heartbeat = 0.0
         self._wish = attempts.Wish(intent=None)
         self._stop: Stop | None = None
@@ -70,7 +82,9 @@ class Supervisor:
         self._limit_at = time.monotonic() + left
 
     def run(self) -> None:
-        """From the start of the trainer to the recorded end of the attempt. A full disk pauses the job.
+        """From the start of the trainer to the recorded end of the attempt.
+
+        A full disk pauses the job. A trainer that cannot be started counts as one that crashed.
 
         Raises:
             Fenced: the job was taken back; its trainer is gone, and nothing more was written.
@@ -78,7 +92,11 @@ class Supervisor:
         """
         try:
             self._run()
+        except StartFailed as error:
+            self._finish(not_started(str(error)), attempts.UNSEEN)
         except OSError as error:
+            # The holder of a job that was taken back may have moved or removed the files of this attempt.
+            self._persist(lambda c: attempts.hold(c, self._job.id, self._job.token))
             if not is_disk_full(error):
                 raise
             logger.warning("job %s waits for room on the disk: %s", self._job.id, error)
@@ -103,10 +121,12 @@ class Supervisor:
         self._finish(ending, trainer.exit)
 
     def _shortage(self) -> Shortage | None:
-        """What memory the job lacks, if the kernel has killed for lack of it since the attempt began."""
-        if num_oom_kills() == self._oom_kills:
+        """What memory the job may lack, if the kernel has killed for lack of it since the attempt began."""
+        kills = oom_kills()
+        if kills == self._oom_kills:
             return None
-        return shortage(TrainingSpec.model_validate_json(json.dumps(self._job.spec)), machine_bytes())
+        spec = TrainingSpec.model_validate_json(json.dumps(self._job.spec))
+        return shortage(spec, machine_bytes(), proven=kills.of_own_group)
 
     def _initial_weights(self, c: Connection) -> Path | None:
         """The weights of the job that `training.init_from` names; None without one, or when it was deleted since."""

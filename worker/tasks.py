@@ -17,8 +17,9 @@ from worker.jobs import Blame, ErrorCode, Fenced, Job, JobError
 from worker.queue import TASK
 from worker.settings import Settings
 from worker.starters import Starter
-from worker.store import attempts, jobs, retries, workers
+from worker.store import attempts, claims, retries, workers
 from worker.store.database import Database, DatabaseUnavailable
+from worker.store.domains import fits
 from worker.store.retries import RetryPolicy
 from worker.supervisor import Supervisor
 
@@ -30,7 +31,8 @@ READY_SECONDS = 0.5
 class Worker:
     """Claims and supervises jobs, as many at once as it has slots.
 
-    Whoever hears of work (a bell, or the slow poll of a worker with a free slot) calls `work`.
+    Whoever hears of work (a bell, or the slow poll of a worker with a free slot) calls `work`. That the worker is there
+    is said as often as a heartbeat is due, however slow the poll is.
 
     Args:
         starter: starts the trainers.
@@ -49,10 +51,10 @@ class Worker:
         self._free: SimpleQueue[int] = SimpleQueue()
         for slot in range(capacity.slots):
             self._free.put(slot)
-        self._polling = threading.Thread(target=self._poll, name="poll", daemon=True)
+        self._presence = threading.Thread(target=self._be_present, name="presence", daemon=True)
 
     def start(self) -> None:
-        """Write the worker's row, and begin to poll.
+        """Write the worker's row, keep it fresh, begin to warm up and to poll.
 
         Raises:
             DatabaseUnavailable: the database is away.
@@ -67,7 +69,8 @@ class Worker:
                 slots=self._capacity.slots,
                 threads=self._capacity.threads,
             )
-        self._polling.start()
+        self._starter.ready(0)
+        self._presence.start()
 
     def stop(self) -> None:
         """Claim nothing more, send what runs back to the queue, and wait until that is done."""
@@ -172,22 +175,35 @@ class Worker:
         except (Fenced, DatabaseUnavailable) as unrecorded:
             logger.error("job %s: %s", job.id, unrecorded)
 
-    def _poll(self) -> None:
+    def _be_present(self) -> None:
         """Say that the worker is there, and look for work that no bell told of."""
-        while not self.draining.wait(self._settings.poll_seconds):
+        pause = min(self._settings.heartbeat_seconds, self._settings.poll_seconds)
+        next_poll = time.monotonic() + self._settings.poll_seconds
+        while not self.draining.wait(pause):
             try:
                 with self._database.write() as c:
                     workers.beat(c, self.id, "active")
-                if self._starter.ready(0):
-                    self._know_domains()
-                with self._database.read() as c:
-                    waiting = jobs.claimable_ids(c, limit=1)
+                can_begin = self._starter.ready(0) and self._know_domains()
+                if can_begin and time.monotonic() >= next_poll:
+                    next_poll = time.monotonic() + self._settings.poll_seconds
+                    self._poll()
             except DatabaseUnavailable as error:
                 logger.warning("cannot poll: %s", error)
-                continue
-            if waiting and not self._free.empty():
-                # Not a daemon: the process must not end before the job's end is recorded.
-                threading.Thread(target=self.work, name="polled").start()
+
+    def _poll(self) -> None:
+        """Begin to work where there is a slot, and a job that fits.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+        """
+        if self._free.empty():
+            return
+        fitting = fits(self._capacity.device, self._capacity.threads, self._domains)
+        with self._database.read() as c:
+            waiting = claims.claimable_ids(c, limit=1, fitting=fitting)
+        if waiting:
+            # Not a daemon: the process must not end before the job's end is recorded.
+            threading.Thread(target=self.work, name="polled").start()
 
 
 def register_task(app: Celery, worker: Worker) -> None:

@@ -35,8 +35,8 @@ def get_health() -> schemas.Health:
 def get_readiness(services: ServicesOf) -> schemas.Readiness:
     """200 when a job that is submitted now will be trained: database and queue answer, and a worker claims.
 
-    That is: a worker has looked for jobs within the lease (`EPOCHD_LEASE_SECONDS`), and it is not so that every such
-    worker has a free slot and yet leaves a job that it could train waiting for a minute.
+    That is: a worker was seen within the lease (`EPOCHD_LEASE_SECONDS`), and it is not so that every such worker has a
+    free slot and yet leaves a job that it could train waiting for a minute.
     """
     checks = {**_check_store(services), "queue": _check_queue(services)}
     failed = {name: check for name, check in checks.items() if not check.ok}

@@ -12,7 +12,7 @@ from random import Random
 from sqlalchemy import text
 
 from tests.faults.installation import Installation
-from tests.integration.processes import children, command_line
+from tests.integration.processes import children, command_line, hears_sigterm, wait_until
 from worker.queue import ring
 
 Fault = Callable[[Installation, Random], bool]
@@ -101,9 +101,9 @@ def freeze_api(installation: Installation, random: Random) -> bool:
 def stop_worker(installation: Installation, random: Random) -> bool:
     """SIGTERM: its job writes a checkpoint and waits for the next worker."""
     worker = random.choice(installation.workers)
+    wait_until(lambda: hears_sigterm(worker.pid))
     code = worker.stop()
-    # One that has not come up yet has nothing to put in order.
-    assert code in (0, -signal.SIGTERM), f"a worker that was told to stop ended with {code}\n{installation.logs()}"
+    assert code == 0, f"a worker that was told to stop ended with {code}\n{installation.logs()}"
     worker.start()
     return True
 

@@ -16,17 +16,17 @@ FREEZE_SECONDS = 600
 VISIBILITY_SECONDS = 5
 IMPATIENT_WORKER = f"""
 import sys
-import worker.__main__ as main
+import worker.service as service
 
-def make_celery(settings, made=main.make_celery, **options):
+def make_celery(settings, made=service.make_celery, **options):
     app = made(settings, **options)
     app.conf.broker_transport_options = app.conf.broker_transport_options | {{
         "visibility_timeout": {VISIBILITY_SECONDS}, "unacked_restore_interval": 1, "unacked_restore_throttle": 1
     }}
     return app
 
-main.make_celery = make_celery
-sys.exit(main.main())
+service.make_celery = make_celery
+sys.exit(service.serve())
 """
 """A worker whose queue takes back what was not acknowledged for five seconds."""
 

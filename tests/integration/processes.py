@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,12 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def hears_sigterm(pid: int) -> bool:
+    """Whether the process has a handler for SIGTERM."""
+    handled = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(handled.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def alive(pids: set[int]) -> set[int]:

@@ -17,7 +17,7 @@ import redis
 from celery import Celery
 
 from cnn.spec import TrainingSpec
-from tests.integration.processes import alive, descendants, named, trainers, wait_until
+from tests.integration.processes import alive, descendants, hears_sigterm, named, trainers, wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery, num_bells, ring
 from worker.settings import Settings
@@ -225,6 +225,29 @@ def test_a_worker_that_is_told_to_stop_hands_its_job_on_within_seconds(host: Hos
     host.start_worker()
     host.wait_for(job_id, lambda job: job.status == JobStatus.RUNNING)
     host.wait_for(job_id, lambda job: host.attempts(job_id)[1].first_step == job.checkpoint_step)
+
+
+UP: dict[str, Callable[[Host, subprocess.Popen[bytes]], bool]] = {
+    "imports": lambda _host, worker: hears_sigterm(worker.pid),
+    "launcher": lambda _host, worker: bool(descendants(worker.pid)),
+    "celery": lambda host, _worker: "ready" in host.logs(),
+}
+"""How far a worker has come."""
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"), [*((moment, signal.SIGTERM) for moment in UP), ("launcher", signal.SIGINT)]
+)
+def test_a_worker_that_is_told_to_stop_while_it_starts_ends_well(
+    host: Host, moment: str, number: signal.Signals
+) -> None:
+    worker = host.start_worker()
+    wait_until(lambda: UP[moment](host, worker), seconds=60, pause=0.001)
+    begun = descendants(worker.pid)
+    worker.send_signal(number)
+    assert worker.wait(15) == 0, host.logs()
+    assert not alive(begun)
+    assert "Traceback" not in host.logs()
 
 
 def test_a_killed_worker_takes_its_trainer_along_and_another_one_goes_on(host: Host) -> None:

@@ -19,8 +19,7 @@ from worker.queue import make_celery
 from worker.reconcile import Reconciler
 from worker.settings import Settings, trainer_environment
 from worker.starters import FreshStarter, Starter, WarmStarter
-from worker.store import attempts, intents, jobs
-from worker.store import jobs as job_store
+from worker.store import attempts, claims, intents, jobs
 from worker.store.database import Database
 from worker.supervisor import Supervisor
 
@@ -87,7 +86,7 @@ def trainers() -> Iterator[Starter]:
 def disk(tmp_path: Path, trainers: Starter, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     if os.geteuid() != 0:
         pytest.skip("a small disk can be mounted by root only")
-    monkeypatch.setattr(job_store, "ROOM_DELAY", job_store.ROOM_DELAY * 0)
+    monkeypatch.setattr(claims, "ROOM_DELAY", claims.ROOM_DELAY * 0)
     path = tmp_path / "disk"
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(path)], check=False)

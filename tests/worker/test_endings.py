@@ -61,7 +61,7 @@ def test_a_signal_is_named() -> None:
 
 
 def test_a_trainer_that_the_kernel_killed_for_lack_of_memory_says_what_fits() -> None:
-    shortage = Shortage("predicted were 9 MB", "training.batch_size 2 would fit")
+    shortage = Shortage("predicted were 9 MB", "training.batch_size 2 would fit", proven=True)
     ending = classify(Exit(signal=9), {}, None, (), shortage)
     assert isinstance(ending, Crashed)
     assert (ending.error.code, ending.error.blame) == ("out_of_memory", "capacity")
@@ -70,6 +70,14 @@ def test_a_trainer_that_the_kernel_killed_for_lack_of_memory_says_what_fits() ->
     other = classify(Exit(signal=11), {}, None, (), shortage)
     assert isinstance(other, Crashed)
     assert other.error.code == "killed_by_signal"
+
+
+def test_a_lack_of_memory_that_is_not_proven_is_said_as_a_doubt() -> None:
+    shortage = Shortage("predicted were 9 MB", "training.batch_size 2 would fit", proven=False)
+    ending = classify(Exit(signal=9), {}, None, (), shortage)
+    assert isinstance(ending, Crashed)
+    assert (ending.error.code, ending.error.blame, ending.error.hint) == ("killed_by_signal", "platform", shortage.hint)
+    assert "perhaps for lack of memory" in ending.error.message
 
 
 def test_an_end_that_nobody_saw_is_said() -> None:

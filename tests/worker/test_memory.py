@@ -5,16 +5,42 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cnn.costs import memory
 from cnn.spec import TrainingSpec
-from worker.memory import machine_bytes, num_oom_kills, shortage
+from tests.worker.conftest import GREEDY, GROUP_BYTES
+from worker.memory import OomKills, machine_bytes, oom_kills, shortage
 
 
-def test_a_kill_for_lack_of_memory_is_counted(small_cgroup: Path) -> None:
-    before = num_oom_kills()
-    program = f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write('0'); bytearray(256 * 2**20)"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == -9
-    assert num_oom_kills() == before + 1
+@pytest.mark.usefixtures("in_small_cgroup")
+def test_a_kill_in_the_own_group_is_counted() -> None:
+    before = oom_kills()
+    assert subprocess.run([sys.executable, "-c", GREEDY]).returncode == -9
+    assert oom_kills() == OomKills(before.count + 1, of_own_group=True)
+
+
+def test_a_kill_in_another_group_is_not_counted(small_cgroup: Path) -> None:
+    before = oom_kills()
+    join = f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write('0'); "
+    assert subprocess.run([sys.executable, "-c", join + GREEDY]).returncode == -9
+    assert oom_kills() == before
+
+
+def test_without_a_group_every_kill_of_the_machine_counts(
+    small_cgroup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.memory.GROUPS", tmp_path)
+    before = oom_kills()
+    join = f"open({str(small_cgroup / 'cgroup.procs')!r}, 'w').write('0'); "
+    assert subprocess.run([sys.executable, "-c", join + GREEDY]).returncode == -9
+    assert not before.of_own_group
+    assert oom_kills().count > before.count
+
+
+@pytest.mark.usefixtures("in_small_cgroup")
+def test_a_group_has_no_more_than_its_limit() -> None:
+    assert machine_bytes() == GROUP_BYTES
 
 
 def test_the_hint_is_the_largest_half_that_fits(spec: TrainingSpec) -> None:

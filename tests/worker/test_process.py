@@ -10,7 +10,7 @@ import pytest
 from tests.integration.processes import alive, descendants, wait_until
 from tests.worker.trainers import POLITE, STUBBORN, WITH_GRANDCHILDREN, program
 from worker.process import TrainerProcess
-from worker.starters import FreshStarter
+from worker.starters import FreshStarter, StartFailed
 from worker.store.attempts import Exit
 
 PATH = {"PATH": os.environ["PATH"]}
@@ -110,7 +110,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
 
 def test_a_program_that_does_not_exist_is_an_error_and_leaves_no_descriptor(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StartFailed, match="No such file"):
         TrainerProcess(FreshStarter(["/missing"]), environment={}, log=tmp_path / "log.txt", attempt=1, request={})
     assert len(os.listdir("/proc/self/fd")) == before
 

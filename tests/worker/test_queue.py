@@ -60,7 +60,7 @@ def test_a_broker_that_is_away_is_no_error_and_no_wait(url: str, caplog: pytest.
     app.close()
 
 
-@pytest.mark.parametrize("module", ["worker.tasks", "worker.supervisor", "worker.reconcile", "worker.__main__"])
+@pytest.mark.parametrize("module", ["worker.tasks", "worker.supervisor", "worker.reconcile", "worker.service"])
 def test_supervising_needs_no_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -47,6 +47,13 @@ def statuses(database: Database) -> list[JobStatus]:
         return [job.status for job in jobs.page(c, limit=99)]
 
 
+def presence(database: Database) -> workers.Worker:
+    """What the only worker says of itself."""
+    with database.read() as c:
+        (row,) = workers.known(c)
+    return row
+
+
 def build(database: Database, settings: Settings, body: str, slots: int = 1) -> Worker:
     return Worker(database, settings, Capacity(slots, 1, ()), FreshStarter(program(body)))
 
@@ -101,6 +108,41 @@ def test_a_worker_that_nobody_rings_finds_jobs_by_itself(
     worker.stop()
     with database.read() as c:
         assert workers.recent(c, seconds=5) == []
+
+
+def test_a_worker_that_rarely_polls_is_there_all_the_time(database: Database, settings: Settings) -> None:
+    settings = settings.model_copy(update={"poll_seconds": 3600.0, "heartbeat_seconds": 0.05})
+    worker = build(database, settings, SUCCEEDS)
+    worker.start()
+    wait_until(lambda: presence(database).heartbeat > 3 and presence(database).cpu_domain is not None)
+    worker.stop()
+
+
+class CountingStarter(FreshStarter):
+    """Knows how often somebody has waited for it: each who wants to claim does."""
+
+    num_waits = 0
+
+    def ready(self, seconds: float) -> bool:
+        self.num_waits += seconds > 0
+        return super().ready(seconds)
+
+
+def test_an_idle_worker_leaves_jobs_alone_that_do_not_fit(
+    database: Database, settings: Settings, spec: TrainingSpec
+) -> None:
+    on_gpu = spec.model_copy(update={"training": spec.training.model_copy(update={"device": "cuda"})})
+    create(database, on_gpu, 1)
+    starter = CountingStarter(program(SUCCEEDS))
+    worker = Worker(database, settings, Capacity(1, 1, ()), starter)
+    worker.start()
+    wait_until(lambda: presence(database).cpu_domain is not None)
+    known_at = presence(database).heartbeat
+    wait_until(lambda: presence(database).heartbeat > known_at + 5)  # with each goes a poll
+    assert starter.num_waits == 0
+    create(database, spec, 1)
+    wait_until(lambda: statuses(database) == [JobStatus.SUCCEEDED, JobStatus.QUEUED])
+    worker.stop()
 
 
 def test_a_worker_that_stops_takes_nothing_more(database: Database, settings: Settings, spec: TrainingSpec) -> None:

@@ -30,6 +30,7 @@ from worker.datasets.extraction import ArchiveRefused, Extraction, Limits
 from worker.datasets.findings import Refused, Report
 from worker.datasets.formats import CSV, IDX, NPZ, Format, ImageFolder
 from worker.datasets.layout import folder_layout, relevant, table_layout
+from worker.limits import set_limits
 
 MEMORY_BYTES = 2 * 2**30
 """What validation may use beside the pixels of the dataset themselves, held twice."""
@@ -185,17 +186,15 @@ def _readable(message: str, upload: Path, name: str, folder: Path) -> str:
 
 def _limit(max_bytes: int) -> None:
     os.nice(NICENESS)
-    limits = {
-        resource.RLIMIT_AS: MEMORY_BYTES + 2 * max_bytes,
-        resource.RLIMIT_CPU: CPU_SECONDS,
-        resource.RLIMIT_FSIZE: FILE_BYTES,
-        resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_CORE: 0,
-    }
-    for kind, limit in limits.items():
-        hard = resource.getrlimit(kind)[1]
-        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (allowed, allowed))
+    set_limits(
+        {
+            resource.RLIMIT_AS: MEMORY_BYTES + 2 * max_bytes,
+            resource.RLIMIT_CPU: CPU_SECONDS,
+            resource.RLIMIT_FSIZE: FILE_BYTES,
+            resource.RLIMIT_NOFILE: 256,
+            resource.RLIMIT_CORE: 0,
+        }
+    )
 
 
 def _end_with_parent() -> None:
