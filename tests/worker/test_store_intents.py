@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select
 from cnn.spec import TrainingSpec
 from tests.worker.test_store_jobs import ERROR, RESULT
 from worker.jobs import Intent, InvalidTransition, Job, JobError, JobNotFound, JobStatus
-from worker.store import artifacts, attempts, events, intents, jobs, metrics, retries, tables
+from worker.store import artifacts, attempts, claims, events, intents, jobs, metrics, retries, tables
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
 
@@ -183,7 +183,7 @@ def test_a_priority_changes_the_order_of_claims(database: Database, spec: Traini
         assert (changed.priority, changed.tags, changed.name) == (5, ("a",), "b")
         assert intents.change(c, later.id, priority=5) == changed
         assert [event.type for event in events.after(c, later.id, 1, 9)] == ["job.changed"]
-        assert jobs.queue_positions(c, [job]) == {job.id: 2}
+        assert claims.queue_positions(c, [job]) == {job.id: 2}
         assert claim(c).id == later.id
 
 

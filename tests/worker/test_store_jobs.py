@@ -12,7 +12,7 @@ from sqlalchemy import event, update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import TRANSITIONS, Intent, InvalidTransition, Job, JobError, JobNotFound, JobResult, JobStatus
-from worker.store import attempts, events, intents, jobs, retries, tables
+from worker.store import attempts, claims, events, intents, jobs, retries, tables
 from worker.store.database import Database
 from worker.store.jobs import JobFilter
 
@@ -141,14 +141,14 @@ def test_cancelling_an_unknown_job(database: Database) -> None:
 def test_queue_positions_follow_priority_and_age(database: Database, spec: TrainingSpec) -> None:
     first, urgent, last = create(database, spec), create(database, spec, priority=5), create(database, spec)
     with database.write() as c:
-        assert jobs.queue_positions(c, [last, urgent, first]) == {urgent.id: 1, first.id: 2, last.id: 3}
-        assert jobs.queue_positions(c, [last]) == {last.id: 3}
-        assert jobs.claimable_ids(c, limit=9) == [urgent.id, first.id, last.id]
+        assert claims.queue_positions(c, [last, urgent, first]) == {urgent.id: 1, first.id: 2, last.id: 3}
+        assert claims.queue_positions(c, [last]) == {last.id: 3}
+        assert claims.claimable_ids(c, limit=9) == [urgent.id, first.id, last.id]
         claimed = attempts.claim(c, worker_id="w", device="cpu")
         assert claimed is not None
         assert claimed.id == urgent.id
-        assert jobs.queue_positions(c, [claimed, first, last]) == {first.id: 1, last.id: 2}
-        assert jobs.queue_positions(c, [claimed]) == {}
+        assert claims.queue_positions(c, [claimed, first, last]) == {first.id: 1, last.id: 2}
+        assert claims.queue_positions(c, [claimed]) == {}
 
 
 def end(database: Database, status: JobStatus) -> None:
@@ -168,7 +168,7 @@ def test_places_are_told_across_priorities_and_ages(database: Database, spec: Tr
     with database.read() as c:
         for chosen in ([2, 5], [1, 4], [0, 3], [4, 2, 3, 1], [5]):
             found = [waiting[index] for index in chosen]
-            assert jobs.queue_positions(c, found) == {job.id: order.index(job) + 1 for job in found}
+            assert claims.queue_positions(c, found) == {job.id: order.index(job) + 1 for job in found}
 
 
 def test_the_queue_is_read_by_its_index(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_the_queue_is_read_by_its_index(tmp_path: Path) -> None:
 
     with database.write() as c:
         event.listen(c.engine, "before_cursor_execute", explain)
-        jobs.claimable_ids(c, limit=10)
+        claims.claimable_ids(c, limit=10)
         attempts.claim(c, worker_id="w", device="cpu")
         retries.running(c)
         event.remove(c.engine, "before_cursor_execute", explain)

@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobError, JobStatus
-from worker.store import attempts, intents, jobs, keys, quotas, tables
+from worker.store import attempts, claims, intents, jobs, keys, quotas, tables
 from worker.store.database import Database
 from worker.store.keys import Limits, Scope
 from worker.store.quotas import QuotaExceeded, Usage
@@ -101,7 +101,7 @@ def test_a_claim_passes_over_the_jobs_of_a_key_that_runs_enough(
     assert [job and job.id for job in claimed] == [mine[0].id, others[0].id, others[1].id, None]
     assert claimed[0] is not None
     with database.write() as c:
-        assert jobs.claimable_ids(c, limit=10) == []
+        assert claims.claimable_ids(c, limit=10) == []
         attempts.finish(c, mine[0].id, claimed[0].token, JobStatus.FAILED, reason="diverged", error=FAILURE)
     next_one = claim(database)
     assert next_one is not None

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobError, JobStatus
-from worker.store import attempts, events, intents, jobs, metrics, retries, tables
+from worker.store import attempts, claims, events, intents, jobs, metrics, retries, tables
 from worker.store.attempts import Exit
 from worker.store.database import Database
 from worker.store.retries import RetryPolicy
@@ -74,7 +74,7 @@ def test_after_a_crash_the_job_waits_longer_each_time(database: Database, job: J
         assert back.not_before is not None
         assert 595 < (back.not_before - datetime.now(UTC)).total_seconds() <= 600
         assert attempts.claim(c, worker_id="w", device="cpu") is None
-        assert jobs.claimable_ids(c, limit=9) == []
+        assert claims.claimable_ids(c, limit=9) == []
 
 
 def test_a_clock_that_was_set_back_holds_no_job_up(database: Database, job: Job) -> None:

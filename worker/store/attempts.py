@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Row, insert, literal, select, update
 
 from worker.jobs import Fenced, Intent, Job, JobError, JobResult, JobStatus, PauseReason
 from worker.store import events, quotas
+from worker.store.claims import CLAIM_ORDER, claimable
 from worker.store.domains import EXACTNESS_ENDED, UNKNOWN, changes_domain, fits, place
-from worker.store.jobs import CLAIM_ORDER, claimable, job_from, locked, move
+from worker.store.jobs import job_from, locked, move
 from worker.store.tables import attempts, jobs
 
 

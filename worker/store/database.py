@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from pydantic_core import from_json
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 BUSY_SECONDS = 10
+VERSIONS = Path(__file__).with_name("migrations") / "versions"
 MIGRATION_LOCK = 7_305_108
 """Key of the PostgreSQL advisory lock that lets one process migrate at a time; an arbitrary constant."""
 
@@ -79,6 +79,8 @@ class Database:
         Raises:
             DatabaseUnavailable: the database is away or locked.
         """
+        if self._is_newest():
+            return
         if self._sqlite:
             path = Path(str(self.url.database))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,21 @@ class Database:
         else:
             self._upgrade()
 
+    def _is_newest(self) -> bool:
+        """Whether the schema is that of the newest migration, whose file's name begins with its number."""
+        if self._sqlite and not Path(str(self.url.database)).exists():
+            return False
+        newest = max(path.name for path in VERSIONS.glob("[0-9]*.py")).partition("_")[0]
+        with self.read() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return False
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() == newest
+
     def _upgrade(self) -> None:
+        # Loaded where it has something to do: it takes 10 MB, in API and workers for as long as they live.
+        from alembic import command  # noqa: PLC0415
+        from alembic.config import Config  # noqa: PLC0415
+
         config = Config()
         config.set_main_option("script_location", "worker.store:migrations")
         with self.write() as connection:
@@ -118,6 +134,7 @@ def _engine(url: URL, begin: str) -> Engine:
         seconds = BUSY_SECONDS * 1000
         return create_engine(
             url,
+            json_deserializer=from_json,
             pool_size=10,
             max_overflow=40,
             pool_timeout=BUSY_SECONDS,
@@ -131,7 +148,7 @@ def _engine(url: URL, begin: str) -> Engine:
                 "options": f"-c statement_timeout={seconds} -c lock_timeout={seconds}",
             },
         )
-    engine = create_engine(url, pool_size=10, max_overflow=40, pool_timeout=BUSY_SECONDS)
+    engine = create_engine(url, json_deserializer=from_json, pool_size=10, max_overflow=40, pool_timeout=BUSY_SECONDS)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:

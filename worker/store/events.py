@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from worker.jobs import JobNotFound
+from worker.jobs import JobNotFound, JobStatus
 from worker.store.tables import events, jobs
 
 
@@ -22,6 +22,12 @@ class Event:
     at: datetime
     attempt: int
     data: dict[str, Any]
+
+
+def begin(c: Connection, job_id: str, at: datetime) -> None:
+    """Write the first event of a job that is made in this transaction, with `last_event_id` 1 and at this time."""
+    data = {"from": None, "to": JobStatus.QUEUED, "reason": "created"}
+    c.execute(insert(events), {"job_id": job_id, "id": 1, "type": "job.status", "at": at, "attempt": 0, "data": data})
 
 
 def append(c: Connection, job_id: str, type: str, data: dict[str, Any], attempt: int) -> int:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, delete, select, update
 
 from worker.jobs import Intent, InvalidTransition, Job, JobStatus, PauseReason
 from worker.store import events, quotas
-from worker.store.jobs import existing, lock, locked, move
-from worker.store.tables import artifacts, attempts, jobs, metrics
+from worker.store.jobs import add_tags, existing, lock, locked, move
+from worker.store.tables import artifacts, attempts, job_tags, jobs, metrics
 from worker.store.tables import events as events_table
 
 NO_PROGRESS = dict.fromkeys(("epoch", "epochs", "step", "num_steps", "eta_at", "progress_at"))
@@ -118,6 +118,9 @@ def change(c: Connection, job_id: str, **values: Any) -> Job:
     changed = {name: value for name, value in values.items() if value != getattr(job, name)}
     if changed:
         c.execute(update(jobs).where(jobs.c.id == job_id).values(changed))
+        if "tags" in changed:
+            c.execute(delete(job_tags).where(job_tags.c.job_id == job_id))
+            add_tags(c, job_id, changed["tags"])
         events.append(c, job_id, "job.changed", changed, job.attempt)
     return existing(c, job_id)
 
@@ -133,7 +136,7 @@ def remove(c: Connection, job_id: str) -> Sequence[str]:
     if not job.terminal:
         raise InvalidTransition(job, "deleted")
     mine = set(c.execute(select(artifacts.c.sha256).where(artifacts.c.job_id == job_id)).scalars())
-    for table in (artifacts, metrics, events_table, attempts):
+    for table in (artifacts, metrics, events_table, attempts, job_tags):
         c.execute(delete(table).where(table.c.job_id == job_id))
     c.execute(delete(jobs).where(jobs.c.id == job_id))
     needed = set(c.execute(select(artifacts.c.sha256).where(artifacts.c.sha256.in_(mine))).scalars())

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    Text,
-    and_,
-    cast,
-    false,
-    func,
-    insert,
-    literal,
-    literal_column,
-    not_,
-    or_,
-    select,
-    true,
-    tuple_,
-    update,
-)
+from sqlalchemy import Connection, Row, Select, bindparam, false, func, insert, not_, or_, select, union_all, update
 from ulid import ULID
 
 from cnn.spec import TrainingSpec
@@ -47,15 +29,28 @@ from worker.jobs import (
     Progress,
     create_job_id,
 )
-from worker.store import events, quotas
-from worker.store.tables import Timestamp, jobs
+from worker.store import events
+from worker.store.tables import job_tags, jobs
 
-CLAIM_ORDER = jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id
-IS_QUEUED = jobs.c.status == literal_column("'queued'")
-"""Written out, not as a parameter: only so does the index of the queue fit, which holds nothing else."""
 CLOCK_SHIFT = timedelta(minutes=5)
-ROOM_DELAY = timedelta(seconds=5)
-"""Where a quota is full and not the disk, nobody sees it: without a wait such a job would be tried all the time."""
+UNTRIED: dict[str, Any] = {
+    "latest_metrics": {},
+    "cancel_now": False,
+    "attempt": 0,
+    "first_attempt": 1,
+    "token": 0,
+    "heartbeat": 0,
+    "fruitless_attempts": 0,
+    "checkpoint_step": 0,
+    "runtime_seconds": 0.0,
+    "last_event_id": 1,
+}
+"""The columns of a job that nobody has worked on yet: its only event is that it was created."""
+_COLUMNS = tuple(sys.intern(str(column.name)) for column in jobs.c)
+"""As plain strings: with SQLAlchemy's own ones, making a `Job` of a row takes three times as long."""
+_INSERT = insert(jobs).returning(*jobs.c)
+_BY_ID = select(jobs).where(jobs.c.id == bindparam("job_id"))
+"""Made once: for one row, making a statement takes longer than running it."""
 
 
 def create(
@@ -78,47 +73,43 @@ def create(
         max_runtime_seconds: how long its attempts may run in total.
     """
     now = datetime.now(UTC)
-    resolved = spec.model_dump(mode="json")
     job_id = create_job_id()
-    c.execute(
-        insert(jobs).values(
-            id=job_id,
-            owner_id=owner_id,
-            name=name,
-            tags=list(tags),
-            priority=priority,
-            status=JobStatus.QUEUED,
-            spec=resolved,
-            spec_digest=spec_digest(resolved),
-            dataset_id=spec.dataset.info.name,
-            dataset_digest=spec.dataset.known_digest,
-            wanted_device=spec.training.device,
-            monitor=_monitor(spec),
-            latest_metrics={},
-            cancel_now=False,
-            attempt=0,
-            first_attempt=1,
-            token=0,
-            heartbeat=0,
-            fruitless_attempts=0,
-            checkpoint_step=0,
-            on_domain_change=on_domain_change,
-            max_runtime_seconds=max_runtime_seconds,
-            runtime_seconds=0.0,
-            reserved_bytes=reserved_bytes,
-            last_event_id=0,
-            created_at=now,
-            queued_at=now,
-            updated_at=now,
-        )
-    )
-    events.append(c, job_id, "job.status", {"from": None, "to": JobStatus.QUEUED, "reason": "created"}, attempt=0)
-    return existing(c, job_id)
+    columns = {
+        "id": job_id,
+        "owner_id": owner_id,
+        "name": name,
+        "tags": list(tags),
+        "priority": priority,
+        "status": JobStatus.QUEUED,
+        "on_domain_change": on_domain_change,
+        "max_runtime_seconds": max_runtime_seconds,
+        "reserved_bytes": reserved_bytes,
+        "created_at": now,
+        "queued_at": now,
+        "updated_at": now,
+    }
+    row = c.execute(_INSERT, _of_spec(spec) | UNTRIED | columns).one()
+    add_tags(c, job_id, tags)
+    events.begin(c, job_id, now)
+    return job_from(row)
+
+
+def _of_spec(spec: TrainingSpec) -> dict[str, Any]:
+    """The columns of a job that its spec decides."""
+    resolved = spec.model_dump(mode="json")
+    return {
+        "spec": resolved,
+        "spec_digest": spec_digest(resolved),
+        "dataset_id": spec.dataset.info.name,
+        "dataset_digest": spec.dataset.known_digest,
+        "wanted_device": spec.training.device,
+        "monitor": _monitor(spec),
+    }
 
 
 def get(c: Connection, job_id: str) -> Job | None:
     """The job with this id."""
-    row = c.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    row = c.execute(_BY_ID, {"job_id": job_id}).one_or_none()
     return None if row is None else job_from(row)
 
 
@@ -134,29 +125,40 @@ class JobFilter:
     created_after: datetime | None = None
     created_before: datetime | None = None
 
-    def condition(self) -> ColumnElement[bool]:
-        """The filter in SQL."""
-        terms: list[ColumnElement[bool]] = [jobs.c.status.in_(self.statuses)] if self.statuses else []
+    def newest(self, status: JobStatus | None, *, limit: int, before: str | None) -> Select[tuple[str]]:
+        """Ids of the newest such jobs of one status (of any for None), from indexes alone; newest first."""
+        tagged = [(tag, job_tags.alias()) for tag in dict.fromkeys(self.tags)]
+        job_id = tagged[0][1].c.job_id if tagged else jobs.c.id
+        terms = [term for tag, rows in tagged for term in (rows.c.tag == tag, rows.c.job_id == jobs.c.id)]
+        if status is not None:
+            terms.append(jobs.c.status == status)
         if self.owner_id is not None:
             terms.append(jobs.c.owner_id == self.owner_id)
         if self.name is not None:
             terms.append(jobs.c.name == self.name)
-        # A tag has no character that JSON would escape.
-        terms += [cast(jobs.c.tags, Text).contains(f'"{tag}"', autoescape=True) for tag in self.tags]
         # Ids sort by time, and have an index; a clock that was put right shifts them against `created_at`.
         if self.created_after is not None:
-            terms += [jobs.c.created_at > self.created_after, jobs.c.id > _id_at(self.created_after - CLOCK_SHIFT)]
+            terms += [jobs.c.created_at > self.created_after, job_id > _id_at(self.created_after - CLOCK_SHIFT)]
         if self.created_before is not None:
-            terms += [jobs.c.created_at < self.created_before, jobs.c.id < _id_at(self.created_before + CLOCK_SHIFT)]
-        return and_(true(), *terms)
+            terms += [jobs.c.created_at < self.created_before, job_id < _id_at(self.created_before + CLOCK_SHIFT)]
+        if before is not None:
+            terms.append(job_id < before)
+        return select(job_id.label("id")).where(*terms).order_by(job_id.desc()).limit(limit).correlate(None)
 
 
 def page(c: Connection, wanted: JobFilter = JobFilter(), *, limit: int, before: str | None = None) -> list[Job]:
     """The `limit` newest jobs that are wanted, of those with an id below `before`."""
-    query = select(jobs).where(wanted.condition())
-    if before is not None:
-        query = query.where(jobs.c.id < before)
-    return [job_from(row) for row in c.execute(query.order_by(jobs.c.id.desc()).limit(limit))]
+    # Each status by itself: no index has the jobs of several in the order of ids.
+    parts = [wanted.newest(status, limit=limit, before=before) for status in wanted.statuses or (None,)]
+    ids = parts[0] if len(parts) == 1 else union_all(*(select(part.subquery().c.id) for part in parts))
+    query = select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id.desc()).limit(limit)
+    return [job_from(row) for row in c.execute(query)]
+
+
+def add_tags(c: Connection, job_id: str, tags: Sequence[str]) -> None:
+    """Let the job be found by these tags."""
+    if tags:
+        c.execute(insert(job_tags), [{"job_id": job_id, "tag": tag} for tag in dict.fromkeys(tags)])
 
 
 def duplicate(c: Connection, spec: TrainingSpec, owner_id: str | None = None) -> Job | None:
@@ -176,60 +178,6 @@ def duplicate(c: Connection, spec: TrainingSpec, owner_id: str | None = None) ->
         query = query.where(jobs.c.owner_id == owner_id)
     row = c.execute(query.order_by(jobs.c.status != JobStatus.SUCCEEDED, jobs.c.id).limit(1)).one_or_none()
     return None if row is None else job_from(row)
-
-
-def queue_positions(c: Connection, found: Sequence[Job]) -> dict[str, int]:
-    """By id, the place of each queued one among them in the order of claims; 1 is the next."""
-    waiting = sorted(
-        (job for job in found if job.status == JobStatus.QUEUED),
-        key=lambda job: (-job.priority, job.created_at, job.id),
-    )
-    if not waiting:
-        return {}
-    # Counted once, up to the first of them: a page shows neighbours, so that few jobs lie between the others.
-    first, last = waiting[0], waiting[-1]
-    higher, older = (select(func.count()).where(IS_QUEUED, term).scalar_subquery() for term in _before(first))
-    num_ahead = c.execute(select(higher + older)).scalar_one()
-    if first.priority == last.priority:
-        span = and_(jobs.c.priority == first.priority, _age(first) <= _AGE, _age(last) >= _AGE)
-    else:
-        span = and_(not_(or_(*_before(first))), or_(*_before(last), jobs.c.id == last.id))
-    between = select(jobs.c.id).where(IS_QUEUED, span).order_by(*CLAIM_ORDER)
-    places = {job_id: num_ahead + index + 1 for index, job_id in enumerate(c.execute(between).scalars())}
-    return {job.id: places[job.id] for job in waiting if job.id in places}  # one may just have been claimed
-
-
-def _before(job: Job) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """SQL conditions of jobs that are claimed before this one: of higher priority, and older ones of the same."""
-    return jobs.c.priority > job.priority, and_(jobs.c.priority == job.priority, _age(job) > _AGE)
-
-
-_AGE = tuple_(jobs.c.created_at, jobs.c.id)
-
-
-def _age(job: Job) -> ColumnElement[Any]:
-    return tuple_(literal(job.created_at, Timestamp), literal(job.id))
-
-
-def claimable_ids(c: Connection, *, limit: int) -> list[str]:
-    """The first jobs that could be claimed now, in the order of claims."""
-    query = select(jobs.c.id).where(claimable()).order_by(*CLAIM_ORDER).limit(limit)
-    return list(c.execute(query).scalars())
-
-
-def waiting_for_room(c: Connection) -> list[str]:
-    """The jobs that a full disk has paused, and that have waited for a moment, the longest first."""
-    since = datetime.now(UTC) - ROOM_DELAY
-    waiting = jobs.c.status == JobStatus.PAUSED, jobs.c.pause_reason == PauseReason.DISK_FULL, jobs.c.updated_at < since
-    return list(c.execute(select(jobs.c.id).where(*waiting).order_by(jobs.c.updated_at)).scalars())
-
-
-def claimable() -> Any:
-    """SQL condition of jobs that wait and are not held back, by a time or by the quota of their owner."""
-    now = datetime.now(UTC)
-    # A job that was queued in the future was held back by a clock that has been set back since.
-    ready = or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now, jobs.c.queued_at > now)
-    return and_(IS_QUEUED, ready, quotas.may_run())
 
 
 def lock(c: Connection, job_id: str) -> Job:
@@ -285,7 +233,7 @@ def move(c: Connection, job: Job, to: JobStatus, *, reason: str, **values: Any) 
 
 def job_from(row: Row[Any]) -> Job:
     """The record of a row of `jobs`."""
-    columns = row._asdict()
+    columns: dict[str, Any] = dict(zip(_COLUMNS, row, strict=True))
     places = [columns.pop(name) for name in ("epoch", "epochs", "step", "num_steps", "eta_at", "progress_at")]
     epoch, epochs, step, num_steps, eta_at, progress_at = places
     del columns["wanted_device"], columns["monitor"]
@@ -313,7 +261,7 @@ def spec_digest(resolved: dict[str, Any]) -> str:
 
 def existing(c: Connection, job_id: str) -> Job:
     """The job with this id, which is known to be there."""
-    return job_from(c.execute(select(jobs).where(jobs.c.id == job_id)).one())
+    return job_from(c.execute(_BY_ID, {"job_id": job_id}).one())
 
 
 def _id_at(time: datetime) -> str:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from worker.jobs import JobStatus
+from worker.store.claims import claimable
 from worker.store.domains import fits
-from worker.store.jobs import claimable
 from worker.store.tables import jobs
 from worker.store.workers import Worker
 

@@ -122,10 +122,10 @@ jobs = Table(
     CheckConstraint(_one_of("on_domain_change", list(OnDomainChange)), name="on_domain_change"),
     CheckConstraint("status <> 'running' OR (worker_id IS NOT NULL AND attempt > 0 AND token > 0)", name="running"),
     Index(None, "status", "id"),
-    Index(None, "name", "id"),
+    Index(None, "name", "id", "status", "owner_id"),  # the last two are no order: see the index of the queue
     Index(None, "spec_digest"),
     Index(None, "owner_id", "id"),
-    Index(None, "owner_id", "status"),
+    Index(None, "owner_id", "status", "id"),
 )
 
 _QUEUED = text("status = 'queued'")
@@ -140,6 +140,28 @@ Index(
     sqlite_where=_QUEUED,
     postgresql_where=_QUEUED,
 )
+
+_SUCCEEDED = text("status = 'succeeded'")
+
+Index(
+    "ix_jobs_succeeded",
+    jobs.c.device,
+    jobs.c.threads,
+    jobs.c.id,
+    sqlite_where=_SUCCEEDED,
+    postgresql_where=_SUCCEEDED,
+)
+
+job_tags = Table(
+    "job_tags",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id"), nullable=False),
+    Column("tag", Text, nullable=False),
+    PrimaryKeyConstraint("job_id", "tag"),
+    Index(None, "tag", "job_id"),
+    sqlite_with_rowid=False,
+)
+"""What `jobs.tags` lists, once more, to find jobs by."""
 
 api_keys = Table(
     "api_keys",
@@ -328,3 +350,55 @@ sheets = Table(
     CheckConstraint("error IS NULL OR finished_at IS NOT NULL", name="error"),
     Index(None, "finished_at"),
 )
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner_id", Text),
+    Column("url", Text, nullable=False),
+    Column("types", Json, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("old_secret", Text),
+    Column("old_secret_until", Timestamp),
+    Column("after_number", BigInteger, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("last_delivered_at", Timestamp),
+    Column("disabled_at", Timestamp),
+    Column("disabled_reason", Text),
+    CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", name="old_secret"),
+    CheckConstraint("(disabled_at IS NULL) = (disabled_reason IS NULL)", name="disabled"),
+    Index(None, "owner_id", "id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
+    Column("job_id", Text),
+    Column("type", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("due_at", Timestamp),
+    Column("finished_at", Timestamp),
+    CheckConstraint(_one_of("status", ["pending", "delivered", "failed"]), name="status"),
+    CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="due_at"),
+    CheckConstraint("(status = 'pending') = (finished_at IS NULL)", name="finished_at"),
+    Index(None, "webhook_id", "id"),
+    Index(None, "due_at"),
+    Index(None, "finished_at"),
+)
+
+webhook_cursor = Table(
+    "webhook_cursor",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="id"),
+)
+"""One row: the newest number of an event that deliveries were made of."""
