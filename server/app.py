@@ -16,8 +16,10 @@ from server.auth import Authentication
 from server.bell import Bell
 from server.middleware import LOOPBACK_HOSTS, BodyLimit, HostsAndOrigins, RequestIds
 from server.observability import Observation, RequestMetrics
+from server.prediction.pool import Limits, Pool
 from server.queueing import QueueView
 from server.rates import RateLimiter
+from server.receivers import AddressGuard
 from server.routes import (
     artifacts,
     attempts,
@@ -33,15 +35,19 @@ from server.routes import (
     metrics,
     operations,
     plans,
+    predictions,
+    problem_pages,
     ui,
     uploads,
+    webhooks,
 )
 from server.services import Services
 from server.tailer import Tailer
+from server.webhook_delivery import Deliverer
 from worker.artifacts import BlobStore
 from worker.queue import make_celery, ring
 from worker.reconcile import Reconciler
-from worker.settings import Settings
+from worker.settings import Settings, parse_networks
 from worker.store.database import Database
 
 DESCRIPTION = "POST a spec, get a trained CNN. Errors are `application/problem+json`; lists are pages with a cursor."
@@ -51,10 +57,14 @@ PUBLIC = (
     health.get_readiness,
     documentation.get_documentation,
     documentation.get_style,
+    problem_pages.list_problems,
+    problem_pages.get_problem,
     ui.get_start,
     ui.get_page,
 )
 """The routes that need no key. `/openapi.json` needs none either: like its page, it holds nothing of this server."""
+READING = (predictions.predict,)
+"""The routes that a key of scope `read` may ask though their method is one for changes."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -74,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=openapi.operation_id,
-        dependencies=[Depends(Authentication(PUBLIC, RateLimiter(settings.rate_limit)))],
+        dependencies=[Depends(Authentication(PUBLIC, READING, RateLimiter(settings.rate_limit)))],
         responses=openapi.problems(401, 403, 429),
     )
     for routes in (
@@ -86,13 +96,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         events,
         logs,
         artifacts,
+        predictions,
         plans,
         uploads,
         datasets,
         keys,
+        webhooks,
         operations,
         health,
         documentation,
+        problem_pages,
         ui,
     ):
         app.include_router(routes.router)
@@ -120,11 +133,17 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     tailer = Tailer(database)
     queue = QueueView(settings.lease_seconds)
     await run_in_threadpool(tailer.start, asyncio.get_running_loop())
-    app.state.services = Services(settings, database, BlobStore(settings.data_dir), celery, bell, tailer, queue)
+    deliverer = Deliverer(database, AddressGuard(parse_networks(settings.webhook_allow)))
+    deliverer.start()
+    pool = Pool(Limits(processes=settings.predict_processes, idle=settings.predict_idle_seconds))
+    blobs = BlobStore(settings.data_dir)
+    app.state.services = Services(settings, database, blobs, celery, bell, tailer, queue, pool)
     try:
         yield
     finally:
+        await pool.close()
         reconciler.stop()
+        await deliverer.stop()
         await run_in_threadpool(tailer.stop)
         await run_in_threadpool(bell.close)
         await run_in_threadpool(database.close)

@@ -1,7 +1,8 @@
 """Who asks, and whether they may: API keys as bearer tokens.
 
 `Authentication` is a dependency of the whole app, so that a route is closed unless it is named as public. Reading needs
-a key of scope `read`, everything else one of scope `submit`; routes of administrators depend on `ADMINS_ONLY` as well.
+a key of scope `read`, also where a route is named as reading whatever its method; everything else needs one of scope
+`submit`; routes of administrators depend on `ADMINS_ONLY` as well.
 """
 
 from __future__ import annotations
@@ -58,11 +59,18 @@ class Authentication:
 
     Args:
         public: the functions of the routes that need no key.
+        reading: those of the routes that change nothing, whatever their method.
         rates: counts the requests of each key.
     """
 
-    def __init__(self, public: Collection[Callable[..., Any]], rates: RateLimiter) -> None:
+    def __init__(
+        self,
+        public: Collection[Callable[..., Any]],
+        reading: Collection[Callable[..., Any]],
+        rates: RateLimiter,
+    ) -> None:
         self._public = public
+        self._reading = reading
         self._rates = rates
 
     def __call__(
@@ -80,7 +88,8 @@ class Authentication:
             return
         key = _authenticate(services.database, credentials)
         request.state.response_headers = self._rates.take(key.id)
-        _require(key, Scope.READ if request.method in SAFE_METHODS else Scope.SUBMIT)
+        reads = request.method in SAFE_METHODS or request.scope["endpoint"] in self._reading
+        _require(key, Scope.READ if reads else Scope.SUBMIT)
         request.state.caller = Caller(key)
         if key.last_used_at is None or datetime.now(UTC) - key.last_used_at > keys.USE_KEPT:
             background.add_task(_note_use, services.database, key)

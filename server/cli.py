@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from server.actions_cli import cancel, pause, remove, resume, retry
 from server.client import DEFAULT_URL, Client
+from server.client.calls import OnDomainChange, OnDuplicate
 from server.compare_cli import compare
 from server.console import (
     API_KEY,
@@ -34,7 +35,9 @@ from server.console import (
 from server.datasets_cli import app as datasets_app
 from server.keys_cli import app as keys_app
 from server.plan_cli import plan
+from server.predict_cli import predict
 from server.progress import accuracy, follow
+from server.webhooks_cli import app as webhooks_app
 
 HELP = "Train networks from the command line.\n\nExit codes: " + " · ".join(
     f"{code} {meaning}" for code, meaning in EXIT_CODES.items()
@@ -43,8 +46,10 @@ HELP = "Train networks from the command line.\n\nExit codes: " + " · ".join(
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, pretty_exceptions_enable=False)
 app.add_typer(keys_app, name="keys")
 app.add_typer(datasets_app, name="dataset")
+app.add_typer(webhooks_app, name="webhooks")
 app.command()(plan)
 app.command()(compare)
+app.command()(predict)
 for command in (cancel, pause, resume, retry):
     app.command()(command)
 app.command("rm")(remove)
@@ -94,13 +99,30 @@ def submit(
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     priority: Annotated[int, typer.Option(help="Larger ones are trained first.")] = 0,
     tag: Annotated[list[str] | None, typer.Option(help="A label; may be given several times.")] = None,
+    on_duplicate: Annotated[
+        OnDuplicate, typer.Option(help="What to do where a job of the same spec and images has succeeded or still can.")
+    ] = "create",
+    on_domain_change: Annotated[
+        OnDomainChange, typer.Option(help="What to do where no worker is left whose bytes would be the same.")
+    ] = "wait",
+    max_runtime: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="How long its attempts may run in total.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show its progress until it ends.")] = False,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Submit a job."""
     with connect(url) as client:
-        job = client.submit(read_spec(spec), name=name, priority=priority, tags=tag or ())
+        job = client.submit(
+            read_spec(spec),
+            name=name,
+            priority=priority,
+            tags=tag or (),
+            on_duplicate=on_duplicate,
+            on_domain_change=on_domain_change,
+            max_runtime_seconds=max_runtime,
+        )
         if as_json:
             print_json(job)
         else:

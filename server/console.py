@@ -35,7 +35,7 @@ EXIT_CODES: Final = {
     FAILED: "it went wrong: the job failed or was cancelled, the dataset was refused, `doctor` found a fault",
     BAD_INPUT: "bad input: usage, a file, or a request that the server refused",
     UNREACHABLE: "the server or the store is away, cannot serve, or sent something damaged",
-    NOT_FOUND: "no such job, artifact, dataset or key",
+    NOT_FOUND: "no such job, artifact, dataset, webhook or key",
     NOT_ALLOWED: "the API key is missing, has ended, or may not do this",
     INTERRUPTED: "interrupted by Ctrl-C",
 }
@@ -123,11 +123,13 @@ def _near_matches(client: Client, instance: str) -> list[str]:
             found = [(job.id, job.name or "") for job in islice(client.list(), SEARCHED)]
         elif kind == "datasets":
             found = [(dataset.id, dataset.name) for dataset in islice(client.datasets.list(), SEARCHED)]
+        elif kind == "webhooks":
+            found = [(webhook.id, webhook.url) for webhook in islice(client.webhooks.list(), SEARCHED)]
     except ClientError:  # what is reported is that nothing was found
         return []
     ranked = sorted(((_likeness(wanted, each), each) for each in found), key=lambda pair: -pair[0])
     near = [f"  {key}  {name}".rstrip() for likeness, (key, name) in ranked[:MAX_MATCHES] if likeness >= SIMILAR]
-    listing = "epochd ls" if kind == "jobs" else "epochd dataset ls"
+    listing = {"jobs": "epochd ls", "webhooks": "epochd webhooks ls"}.get(kind, "epochd dataset ls")
     return ["Did you mean:", *near] if near else [f"`{listing}` shows what there is."]
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +25,7 @@ FORMATS = ("image_folder", "csv", "npz", "idx")
 
 @app.command()
 def upload(
-    path: Annotated[Path, typer.Argument(help="A zip, tar or tar.gz of images, or an NPZ file.")],
+    path: Annotated[Path, typer.Argument(help="A folder, zip, tar or tar.gz of images, or an NPZ file.")],
     format: Annotated[str, typer.Option(help=f"What it holds: {', '.join(FORMATS)}.")] = "image_folder",
     name: Annotated[str | None, typer.Option(help="What to call it; the file's name without this.")] = None,
     image_size: Annotated[
@@ -32,15 +36,16 @@ def upload(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Send a file, register it and wait until it is validated; after an interruption, run it again: it goes on."""
+    """Send images, register them and wait until they are validated; after an interruption, run it again: it goes on."""
     options = {"image_size": image_size, "channels": channels, "test_fraction": test_fraction}
     wanted: dict[str, Any] = {"type": format, **{key: value for key, value in options.items() if value is not None}}
     with connect(url) as client:
         try:
-            sent = client.datasets.upload(path)
+            with _packed(path) as file:
+                sent = client.datasets.upload(file)
         except OSError as error:
             fail(BAD_INPUT, f"{path}: {error.strerror or error}")
-        dataset = client.datasets.register(sent.id, name=name or path.name, format=wanted)
+        dataset = client.datasets.register(sent.id, name=name or path.resolve().name, format=wanted)
         dataset = client.datasets.wait(dataset.id)
     _print(dataset, as_json)
     if dataset.status != "ready":
@@ -99,6 +104,29 @@ def samples(
         print_json({"path": str(output), "bytes": len(image)})
     else:
         out.print(str(output), markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[Path]:
+    """The file itself; a folder as a tar of what is not hidden in it, without times and owners.
+
+    The same files are the same bytes, so that an upload that was interrupted is found again.
+    """
+    if not path.is_dir():
+        yield path
+        return
+    root = path.resolve()
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / f"{root.name}.tar"
+        with tarfile.open(target, "w") as tar:
+            for file in sorted(root.rglob("*")):
+                name = file.relative_to(root)
+                if file.is_file() and not any(part.startswith(".") for part in name.parts):
+                    entry = tarfile.TarInfo(str(root.name / name))
+                    entry.size = file.stat().st_size
+                    with file.open("rb") as content:
+                        tar.addfile(entry, content)
+        yield target
 
 
 def _print(dataset: Dataset, as_json: bool) -> None:

@@ -46,7 +46,7 @@ def render(document: Mapping[str, Any]) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/docs/style.css">'
         f"<title>{escape(info['title'])} API</title>"
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{_text(info['description'])}</p>"
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{html_text(info['description'])}</p>"
         f'<p>{links} · <a href="/openapi.json">openapi.json</a></p>'
     )
     parts = [head]
@@ -67,14 +67,14 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     bodies = operation.get("requestBody", {}).get("content", {})
     sent = "".join(f"<p>Body: {_content(media_type, content)}</p>" for media_type, content in bodies.items())
     answers = "".join(
-        f"<tr><td>{escape(status)}<td>{_text(answer['description'])}<td>"
+        f"<tr><td>{escape(status)}<td>{html_text(answer['description'])}<td>"
         + ", ".join(_content(media_type, content) for media_type, content in answer.get("content", {}).items())
         for status, answer in sorted(operation["responses"].items())
     )
     key = "" if "security" in operation else "<p>Needs no key.</p>"
     return (
         f'<h3 id="{escape(operation["operationId"])}"><code>{method} {escape(path)}</code></h3>'
-        f"<p>{_text(operation.get('description', ''))}</p>{key}{_fields(parameters)}{sent}<table>{answers}</table>"
+        f"<p>{html_text(operation.get('description', ''))}</p>{key}{_fields(parameters)}{sent}<table>{answers}</table>"
     )
 
 
@@ -84,14 +84,14 @@ def _schema(name: str, schema: Mapping[str, Any]) -> str:
     what = "" if fields else f"<p>{_type(schema)}</p>"
     return (
         f'<h3 id="schema-{escape(name)}"><code>{escape(name)}</code></h3>'
-        f"<p>{_text(schema.get('description', ''))}</p>{what}{_fields(fields)}"
+        f"<p>{html_text(schema.get('description', ''))}</p>{what}{_fields(fields)}"
     )
 
 
 def _fields(fields: Iterable[tuple[str, Mapping[str, Any], bool]]) -> str:
     rows = [
         f"<tr><td><code>{escape(name)}</code>{' (required)' if required else ''}"
-        f"<td>{_type(schema)}<td>{_text(schema.get('description', ''))}"
+        f"<td>{_type(schema)}<td>{html_text(schema.get('description', ''))}"
         for name, schema, required in fields
     ]
     return f"<table>{''.join(rows)}</table>" if rows else ""
@@ -126,7 +126,7 @@ def _value(value: object) -> str:
     return escape(value if isinstance(value, str) else json.dumps(value))
 
 
-def _text(text: str) -> str:
+def html_text(text: str) -> str:
     """A description: what stands between backticks is code, an empty line begins a paragraph."""
     pieces = escape(text).split("`")
     marked = "".join(f"<code>{piece}</code>" if index % 2 else piece for index, piece in enumerate(pieces))

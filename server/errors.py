@@ -12,23 +12,28 @@ ProblemError                  an answer that is an error
 │   ├── JobNotFound           no such job
 │   ├── ArtifactNotFound      the job has no such artifact
 │   ├── ApiKeyNotFound        no such API key
+│   ├── WebhookNotFound       no such webhook
+│   ├── DeliveryNotFound      the webhook has no such delivery, or no longer
 │   ├── UploadNotFound        no such upload, or no longer
 │   └── DatasetNotFound       no such dataset
 ├── BodyTimeout          408  the body came too slowly
 ├── Conflict             409  the job's status does not allow it
 │   ├── DuplicateJob          a job of this spec is there, and must not be
+│   ├── WebhookDisabled       the webhook delivers nothing until it is enabled
+│   ├── ModelMissing          the job has no network that can be asked, or not yet
 │   └── DatasetNotReady       the dataset is still being validated, or was refused
 ├── PreconditionFailed   412  what `If-Match` names has changed
 ├── ContentTooLarge      413  the body is larger than the limit
-├── UnsupportedMediaType 415  the body is not `application/json`
+├── UnsupportedMediaType 415  the body is not `application/json`, or not what the route takes
 ├── RangeNotSatisfiable  416  the range lies behind the end
 ├── InvalidRequest       422  the body or a parameter has the wrong meaning
 │   ├── DigestMismatch        the bytes that came are not those that were announced
 │   ├── UploadDiscarded       the same of a whole file, which was thrown away
 │   └── IdempotencyKeyReused  the `Idempotency-Key` belongs to another request
 ├── TooManyRequests      429  the API key's quota has no room now
-│   └── RateLimited           too many requests with this API key
-├── Unavailable          503  the database, the queue or a worker is away
+│   ├── RateLimited           too many requests with this API key
+│   └── TooManyStreams        too many open streams with this API key
+├── Unavailable          503  the database, the queue or a worker is away, or a process that predicts
 └── InsufficientStorage  507  the disk has no room for it
 """
 
@@ -112,6 +117,14 @@ class ApiKeyNotFound(NotFound):
     code = "api_key_not_found"
 
 
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    code = "delivery_not_found"
+
+
 class UploadNotFound(NotFound):
     code = "upload_not_found"
 
@@ -134,9 +147,17 @@ class DuplicateJob(Conflict):
     code = "duplicate_job"
 
 
+class WebhookDisabled(Conflict):
+    code = "webhook_disabled"
+
+
 class PreconditionFailed(ProblemError):
     status = HTTPStatus.PRECONDITION_FAILED
     code = "precondition_failed"
+
+
+class ModelMissing(Conflict):
+    code = "model_missing"
 
 
 class DatasetNotReady(Conflict):
@@ -182,6 +203,10 @@ class TooManyRequests(ProblemError):
 
 class RateLimited(TooManyRequests):
     code = "rate_limited"
+
+
+class TooManyStreams(TooManyRequests):
+    code = "too_many_streams"
 
 
 class Unavailable(ProblemError):

@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import BodyTimeout, ContentTooLarge, HostNotAllowed, OriginNotAllowed, ProblemError
+from server.prediction_schemas import MAX_BYTES as MAX_IMAGES_BYTES
 from server.problems import problem_response
 from server.wording import quoted
 
@@ -107,8 +108,12 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        is_part = scope["method"] == "PATCH" and scope["path"].startswith("/v1/uploads/")
-        max_bytes, seconds = (MAX_PART_BYTES, PART_SECONDS) if is_part else (self.max_bytes, self.seconds)
+        method, path = scope["method"], scope["path"]
+        max_bytes, seconds = self.max_bytes, self.seconds
+        if method == "PATCH" and path.startswith("/v1/uploads/"):
+            max_bytes, seconds = MAX_PART_BYTES, PART_SECONDS
+        elif method == "POST" and path.startswith("/v1/jobs/") and path.endswith("/predict"):
+            max_bytes = MAX_IMAGES_BYTES
         headers = Headers(scope=scope)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > max_bytes:

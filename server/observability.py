@@ -13,10 +13,11 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.prediction.pool import Pool
 from server.services import Services
 from worker.log_format import request_id
 from worker.queue import num_bells
@@ -51,6 +52,7 @@ class RequestMetrics:
         """All series in Prometheus' text format, those of the store read now."""
         store = CollectorRegistry()
         store.register(_StoreCollector(services))
+        store.register(_PredictionCollector(services.predictions))
         return generate_latest(self._registry) + generate_latest(store)
 
 
@@ -89,6 +91,23 @@ class _StoreCollector(Collector):
             GaugeMetricFamily("epochd_workers", "Workers that are there.", len(present)),
             GaugeMetricFamily("epochd_slots", "Jobs that they can train at once.", sum(w.slots for w in present)),
         ]
+
+
+class _PredictionCollector(Collector):
+    """What this process has predicted, and by how many processes beside it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        return iter(())
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        pool = self._pool
+        yield CounterMetricFamily("epochd_predicted_images", "Images that were predicted.", pool.num_images)
+        yield CounterMetricFamily("epochd_predictor_starts", "Processes that were started.", pool.num_starts)
+        yield CounterMetricFamily("epochd_predictor_failures", "Questions without an answer.", pool.num_failures)
+        yield GaugeMetricFamily("epochd_predictors", "Processes that are there.", pool.num_processes)
 
 
 class Observation:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from server.schemas import Queue
 from worker.jobs import Job
 from worker.start_times import NEVER, StartTimes, start_times
-from worker.store import jobs
+from worker.store import claims
 
 KEPT_SECONDS: Final = 2.0
 ROUNDING: Final = timedelta(seconds=10)
@@ -39,7 +39,7 @@ class QueueView:
 
     def places(self, c: Connection, found: Sequence[Job]) -> dict[str, Queue]:
         """By id, the places of those that wait; the start is None where nothing can be said of it."""
-        positions = jobs.queue_positions(c, found)
+        positions = claims.queue_positions(c, found)
         if not positions:
             return {}
         times = self._start_times(c)

@@ -18,6 +18,8 @@ class ErrorItem(TypedDict):
     """JSON Pointer (RFC 6901) into the body that was sent; null where the fault is not at a place in it."""
     parameter: NotRequired[str]
     """Name of the query or path parameter that is wrong."""
+    image: NotRequired[int]
+    """Which of the images is wrong; the first is 0."""
     offset: NotRequired[int]
     """Byte of the body at which reading stopped."""
     code: str

@@ -9,6 +9,7 @@ from celery import Celery
 from fastapi import Depends, Request
 
 from server.bell import Bell
+from server.prediction.pool import Pool
 from server.queueing import QueueView
 from server.tailer import Tailer
 from worker.artifacts import BlobStore
@@ -25,6 +26,7 @@ class Services:
     bell: Bell
     tailer: Tailer
     queue: QueueView
+    predictions: Pool
 
 
 def _services(request: Request) -> Services:

@@ -18,8 +18,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Send
 
 from server import schemas
-from server.errors import Unavailable
-from server.tailer import Tailer
+from server.auth import Caller
+from server.errors import TooManyStreams, Unavailable
+from server.tailer import MAX_PER_KEY, Tailer
 from worker.jobs import Job, JobStatus
 from worker.store import event_log, events, jobs
 from worker.store.database import Database, DatabaseUnavailable
@@ -62,19 +63,29 @@ def wants_stream(request: Request) -> bool:
     return EventStream.media_type in accepted
 
 
-def require_room(tailer: Tailer) -> None:
-    """Raise Unavailable when this process serves as many streams as it may."""
+def require_room(tailer: Tailer, caller: Caller) -> None:
+    """Refuse one more stream where this process, or the caller's key, has as many as it may.
+
+    Raises:
+        TooManyStreams: the key has.
+        Unavailable: the process has.
+    """
+    if not tailer.has_room(caller.owner_id):
+        detail = (
+            f"expected at most {MAX_PER_KEY} open streams and waiting requests with this key, got one more; end one"
+        )
+        raise TooManyStreams(detail, headers={"Retry-After": "5"})
     if tailer.num_listeners >= MAX_STREAMS:
         detail = f"expected at most {MAX_STREAMS} open streams and waiting requests, got one more; try again"
         raise Unavailable(detail, headers={"Retry-After": "5"})
 
 
 async def job_stream(
-    database: Database, tailer: Tailer, job_id: str, after: int, types: Collection[str]
+    database: Database, tailer: Tailer, caller: Caller, job_id: str, after: int, types: Collection[str]
 ) -> AsyncGenerator[str]:
     """The events of a job behind id `after`; `end` when the job has ended and all of them have been sent."""
     yield BEGIN
-    with tailer.listen(lambda event: event.job_id == job_id) as listener:
+    with tailer.listen(lambda event: event.job_id == job_id, caller.owner_id) as listener:
         while True:
             stored, job = await run_in_threadpool(_stored, database, job_id, after)
             if stored:
@@ -102,19 +113,19 @@ async def job_stream(
 
 
 async def global_stream(
-    database: Database, tailer: Tailer, after: int | None, types: Collection[str], owner_id: str | None
+    database: Database, tailer: Tailer, caller: Caller, after: int | None, types: Collection[str]
 ) -> AsyncGenerator[str]:
-    """The events of all jobs (of one owner's, if named) behind number `after`, or those that come from now on."""
+    """The events of all jobs that the caller sees behind number `after`, or those that come from now on."""
     yield BEGIN
 
     def wants(event: LoggedEvent) -> bool:
-        return (not types or event.type in types) and owner_id in (None, event.owner_id)
+        return (not types or event.type in types) and caller.sees(event.owner_id)
 
-    with tailer.listen(wants) as listener:
+    with tailer.listen(wants, caller.owner_id) as listener:
         if after is None:
             after = await run_in_threadpool(_last_number, database)
             yield f"id: {after}\n\n"  # where a client begins again that is cut before its first event
-        while stored := await run_in_threadpool(_logged, database, after, types, owner_id):
+        while stored := await run_in_threadpool(_logged, database, after, types, caller.only):
             yield _global_messages(stored)
             after = stored[-1].number
         while (new := await listener.next(HEARTBEAT_SECONDS)) is not None:

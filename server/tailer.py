@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ OUTAGE_SECONDS = 1.0
 BATCH = 500
 CAPACITY = 1000
 """Events that may wait for one listener; at least a whole batch."""
+MAX_PER_KEY = 100
+"""Listeners that the requests of one API key may have at once."""
 
 
 class Listener:
@@ -68,6 +71,7 @@ class Tailer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._listeners: set[Listener] = set()
+        self._per_key: Counter[str] = Counter()
         self._last = 0
         self._ended = False
         self._stopping = threading.Event()
@@ -76,6 +80,10 @@ class Tailer:
     @property
     def num_listeners(self) -> int:
         return len(self._listeners)
+
+    def has_room(self, key_id: str | None) -> bool:
+        """Whether requests with this API key (with none: any) may have one more listener."""
+        return key_id is None or self._per_key[key_id] < MAX_PER_KEY
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin with the events that come from now on.
@@ -94,15 +102,20 @@ class Tailer:
             self._thread.join()
 
     @contextmanager
-    def listen(self, wants: Callable[[LoggedEvent], bool]) -> Iterator[Listener]:
+    def listen(self, wants: Callable[[LoggedEvent], bool], key_id: str | None = None) -> Iterator[Listener]:
+        """A listener for a request with this API key; a closed one where the key has no room for it."""
         listener = Listener(wants)
-        self._listeners.add(listener)
-        if self._ended:
+        if self._ended or not self.has_room(key_id):
             listener.close()
+        self._listeners.add(listener)
+        if key_id is not None:
+            self._per_key[key_id] += 1
         try:
             yield listener
         finally:
             self._listeners.discard(listener)
+            if key_id is not None:
+                self._per_key[key_id] -= 1
 
     def end_streams(self) -> None:
         """Close all listeners, now and from now on: the server is about to stop."""

@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import Response
 from starlette.concurrency import run_in_threadpool
 
+from server.auth import Caller
 from server.files import etag_matches
 from server.tailer import Tailer
 from worker.store.event_log import LoggedEvent
@@ -26,14 +27,16 @@ def wait_seconds(prefer: str | None) -> float:
     return min(float(found[1]), MAX_SECONDS) if found else 0.0
 
 
-async def changed(tailer: Tailer, job_id: str, known: str, seconds: float, current: Callable[[], Response]) -> Response:
+async def changed(
+    tailer: Tailer, caller: Caller, job_id: str, known: str, seconds: float, current: Callable[[], Response]
+) -> Response:
     """What `current` answers as soon as its entity tag is none of those in `known`, or after `seconds`."""
     deadline = time.monotonic() + seconds
 
     def matters(event: LoggedEvent) -> bool:
         return event.job_id == job_id or event.type in QUEUE_EVENTS
 
-    with tailer.listen(matters) as listener:
+    with tailer.listen(matters, caller.owner_id) as listener:
         while True:
             response = await run_in_threadpool(current)
             left = deadline - time.monotonic()

@@ -32,10 +32,14 @@ CLIENT_SIDE = (
             "keys_cli",
             "operation_schemas",
             "plan_cli",
+            "predict_cli",
+            "prediction_schemas",
             "progress",
             "schemas",
             "dataset_schemas",
             "plan_schemas",
+            "webhook_schemas",
+            "webhooks_cli",
         )
     ),
 )

@@ -28,8 +28,10 @@ from server.client.datasets import AsyncDatasets
 from server.client.download import Download
 from server.client.errors import ClientError, Unreachable, raise_for_problem
 from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader, LogReader, Patience, Waiting
+from server.client.webhooks import AsyncWebhooks
 from server.operation_schemas import Worker
 from server.plan_schemas import Plan
+from server.prediction_schemas import DEFAULT_TOP_K, Predictions
 from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
 
 E = TypeVar("E", bound=Event)
@@ -58,6 +60,7 @@ class AsyncClient:
         self._timeout = timeout
         self._http = httpx.AsyncClient(base_url=base_url, headers=headers, timeout=timeout, transport=transport)
         self.datasets = AsyncDatasets(self)
+        self.webhooks = AsyncWebhooks(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,6 +203,10 @@ class AsyncClient:
     async def workers(self) -> tuple[Worker, ...]:
         """The workers that were seen within a day."""
         return tuple([worker async for worker in self._items(calls.list_workers())])
+
+    async def predict(self, job_id: str, images: Sequence[Path | bytes], *, top_k: int = DEFAULT_TOP_K) -> Predictions:
+        """What the job's network says of images, files or their bytes: the `top_k` most probable classes of each."""
+        return await self._send(await asyncio.to_thread(calls.predict, job_id, images, top_k))
 
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         return tuple([artifact async for artifact in self._items(calls.list_artifacts(job_id))])

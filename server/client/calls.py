@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 from server.client.errors import ClientError, TooMany, Unavailable, Unreachable, raise_for_problem
 from server.operation_schemas import Worker, WorkerPage
 from server.plan_schemas import Plan
+from server.prediction_schemas import Predictions
 from server.schemas import (
     Artifact,
     ArtifactPage,
@@ -56,6 +58,8 @@ class Call(Generic[T]):
     json: Mapping[str, Any] | None = None
     content: bytes | None = None
     """The body where it is no JSON."""
+    files: Sequence[tuple[str, tuple[str, bytes]]] | None = None
+    """Name and content of each file of a form, by the name of its field."""
     params: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     expected: tuple[int, ...] = ()
@@ -71,6 +75,7 @@ class Call(Generic[T]):
         return {
             "json": self.json,
             "content": self.content,
+            "files": self.files,
             "params": self.params,
             "headers": self.headers,
             "timeout": limits,
@@ -149,6 +154,18 @@ def batch(action: Action, ids: Sequence[str], options: Mapping[str, str]) -> Cal
 
 def logs(job_id: str, tail: int | None) -> Call[str]:
     return Call(lambda response: response.text, "GET", job_path(job_id, "logs"), params=_given(tail=tail))
+
+
+def predict(job_id: str, images: Sequence[Path | bytes], top_k: int) -> Call[Predictions]:
+    """Reads the files. Nothing changes by it, so that it may be sent again."""
+    files = [
+        ("image", (str(number), image) if isinstance(image, bytes) else (image.name, image.read_bytes()))
+        for number, image in enumerate(images)
+    ]
+    path, params = job_path(job_id, "predict"), {"top_k": top_k}
+    return Call(
+        lambda response: Predictions.model_validate_json(response.content), "POST", path, files=files, params=params
+    )
 
 
 def list_jobs(

@@ -66,8 +66,8 @@ def list_events(
                 next_cursor=str(page[-1].id) if has_more else None,
                 has_more=has_more,
             )
-    require_room(services.tailer)
-    return EventStream(job_stream(services.database, services.tailer, job_id, after, query.types))
+    require_room(services.tailer, caller)
+    return EventStream(job_stream(services.database, services.tailer, caller, job_id, after, query.types))
 
 
 @router.get("/events", response_model=schemas.LoggedEventPage, responses=STREAMED | problems(422, 503))
@@ -84,8 +84,8 @@ def list_all_events(
     """
     after = query.after if last_event_id is None else last_event_id
     if wants_stream(request):
-        require_room(services.tailer)
-        return EventStream(global_stream(services.database, services.tailer, after, query.types, caller.only))
+        require_room(services.tailer, caller)
+        return EventStream(global_stream(services.database, services.tailer, caller, after, query.types))
     with services.database.read() as connection:
         found = event_log.after(connection, after or 0, query.limit + 1, query.types, caller.only)
     page, has_more = found[: query.limit], len(found) > query.limit

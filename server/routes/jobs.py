@@ -94,8 +94,8 @@ def create_job(
     return response
 
 
-@router.get("", responses=problems(422, 503))
-def list_jobs(query: Annotated[JobsQuery, Query()], services: ServicesOf, caller: CallerOf) -> schemas.JobPage:
+@router.get("", response_model=schemas.JobPage, responses=problems(422, 503))
+def list_jobs(query: Annotated[JobsQuery, Query()], services: ServicesOf, caller: CallerOf) -> Response:
     """Jobs, newest first. New jobs do not disturb a walk over the pages."""
     with services.database.read() as connection:
         wanted = JobFilter(
@@ -111,7 +111,8 @@ def list_jobs(query: Annotated[JobsQuery, Query()], services: ServicesOf, caller
         places = services.queue.places(connection, page)
     data = tuple(represent(job, places.get(job.id)) for job in page)
     has_more = len(found) > query.limit
-    return schemas.JobPage(data=data, next_cursor=page[-1].id if has_more else None, has_more=has_more)
+    answered = schemas.JobPage(data=data, next_cursor=page[-1].id if has_more else None, has_more=has_more)
+    return Response(answered.model_dump_json(), media_type="application/json")
 
 
 @router.get("/{job_id}", response_model=schemas.Job, responses=NOT_MODIFIED | problems(404, 503))
@@ -135,8 +136,8 @@ async def get_job(
     known = request.headers.get("if-none-match")
     seconds = wait_seconds(prefer)
     if known and seconds:
-        require_room(services.tailer)
-        response = await changed(services.tailer, job_id, known, seconds, current)
+        require_room(services.tailer, caller)
+        response = await changed(services.tailer, caller, job_id, known, seconds, current)
         applied = {"Preference-Applied": f"wait={seconds:g}"}
     else:
         response = await run_in_threadpool(current)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
+from sqlalchemy import insert, select
 
 from server.app import create_app
 from tests.browser.watching import Watch
@@ -23,7 +24,7 @@ from tests.server.seeding import Seed
 from tests.server.serving import Server, serving
 from worker.jobs import JobStatus
 from worker.settings import Settings
-from worker.store import attempts, keys
+from worker.store import attempts, keys, tables
 from worker.store.database import Database
 from worker.store.keys import Scope
 
@@ -75,23 +76,52 @@ def test_two_jobs_are_compared_by_what_differs(seed: Seed, server: Server, open_
     expect(page.get_by_text("/optimizer/lr", exact=True)).to_be_visible()
 
 
-def test_images_become_a_dataset_in_the_page(group: Group, open_page: OpenPage, tmp_path: Path) -> None:
-    archive = tmp_path / "pets.zip"
+def _pictures() -> dict[str, bytes]:
+    """Of two classes, 40 each."""
+    found = {}
+    for label, colour in (("cat", (200, 60, 60)), ("dog", (60, 60, 200))):
+        for number in range(40):
+            image = io.BytesIO()
+            Image.new("RGB", (24, 24), tuple(part + number for part in colour)).save(image, "png")
+            found[f"{label}/{number}.png"] = image.getvalue()
+    return found
+
+
+def _packed(folder: Path, name: str) -> Path:
+    archive = folder / f"{name}.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for label, colour in (("cat", (200, 60, 60)), ("dog", (60, 60, 200))):
-            for number in range(40):
-                image = io.BytesIO()
-                Image.new("RGB", (24, 24), tuple(part + number for part in colour)).save(image, "png")
-                file.writestr(f"{label}/{number}.png", image.getvalue())
+        for path, content in _pictures().items():
+            file.writestr(path, content)
+    return archive
+
+
+def _unpacked(folder: Path, name: str) -> Path:
+    root = folder / name
+    files = {**_pictures(), ".DS_Store": b"hidden"}
+    files[f"cat/{'é' * 42}.png"] = files.pop("cat/0.png")
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("label", "make"), [("zip, tar or npz file, or drop one here", _packed), ("Or a folder", _unpacked)]
+)
+def test_images_become_a_dataset_in_the_page(
+    group: Group, open_page: OpenPage, tmp_path: Path, label: str, make: Callable[[Path, str], Path]
+) -> None:
+    name = f"pets of {make.__name__}"
     page = open_page(f"{group.client.base_url}/ui/#/datasets")
-    page.get_by_label("File, or drop one here").set_input_files(archive)
+    page.get_by_label(label).set_input_files(make(tmp_path, name))
     page.get_by_role("button", name="Upload").click()
-    dataset = page.get_by_role("region", name="pets")
+    dataset = page.get_by_role("region", name=name)
     expect(dataset.locator(".chip")).to_have_text("ready", timeout=60_000)
     expect(dataset).to_contain_text("2 classes · 80 images")
-    expect(dataset.get_by_role("img", name="Images of pets")).to_be_visible()
+    expect(dataset.get_by_role("img", name=f"Images of {name}")).to_be_visible()
     dataset.get_by_role("link", name="Train on it").click()
     expect(page.get_by_text("The spec is valid.")).to_be_visible()
+    expect(page.get_by_label("Name", exact=True)).to_have_value(name)
 
 
 def test_a_key_is_asked_for_and_kept(tmp_path: Path, open_page: OpenPage, watch: Watch) -> None:
@@ -136,6 +166,24 @@ def test_many_jobs_are_there_at_once(seed: Seed, server: Server, open_page: Open
         f"{NUM_JOBS} jobs: first rows after {first:.2f} s, all after {complete:.2f} s; one opens in {opened:.2f} s"
     )
     assert max(first, opened) < SECONDS * SLACK
+
+
+def test_of_very_many_jobs_the_older_ones_come_when_they_are_asked_for(
+    seed: Seed, server: Server, open_page: OpenPage
+) -> None:
+    seed.queued("the newest")
+    with seed.database.write() as connection:
+        row = dict(connection.execute(select(tables.jobs)).mappings().one())
+        older = [{**row, "id": f"job_00{number:024}", "name": f"older {number}"} for number in range(2100)]
+        connection.execute(insert(tables.jobs), older)
+    page = open_page(f"{server.url}/ui/#/jobs?q=older")
+    expect(page.get_by_text("Searched and sorted are the newest 2,000 jobs.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Show more (1899)")).to_be_visible()
+    page.get_by_role("button", name="Load older ones").click()
+    expect(page.get_by_role("button", name="Show more (2000)")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Searched and sorted are")).to_have_count(0)
+    page.get_by_role("button", name="Show more (2000)").click()
+    expect(page.locator("tr.job")).to_have_count(200)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 
+from server.problem_pages import EXPLANATIONS
+
 
 def assert_problem(response: httpx.Response) -> dict[str, Any]:
     assert response.headers["content-type"] == "application/problem+json"
@@ -13,6 +15,7 @@ def assert_problem(response: httpx.Response) -> dict[str, Any]:
     assert problem["status"] == response.status_code
     assert problem["type"] == f"/problems/{problem['code']}"
     assert problem["request_id"] == response.headers["x-request-id"]
+    assert problem["code"] in EXPLANATIONS
     assert problem["title"]
     assert problem["detail"]
     return problem

@@ -48,6 +48,25 @@ def test_a_spec_file_is_submitted_and_the_job_shown(epochd: Epochd, tmp_path: Pa
     assert (cancelled.exit_code, cancelled.stdout.strip()) == (0, f"{job_id} is cancelled")
 
 
+def test_a_job_is_submitted_with_all_that_can_be_asked(epochd: Epochd) -> None:
+    def submit(*options: str) -> Result:
+        return epochd("submit", "-", *options, "--json", input=json.dumps(SPEC))
+
+    first = json.loads(submit("--priority", "7", "--max-runtime", "60", "--on-domain-change", "continue").stdout)
+    assert (first["priority"], first["limits"], first["on_domain_change"]) == (
+        7,
+        {"max_runtime_seconds": 60},
+        "continue",
+    )
+    assert json.loads(submit("--on-duplicate", "reuse").stdout)["id"] == first["id"]
+    assert json.loads(submit().stdout)["id"] != first["id"]
+    refused = submit("--on-duplicate", "reject")
+    assert refused.exit_code == 2
+    assert "expected a spec that no job has had" in refused.stderr
+    for wrong in (("--on-duplicate", "replace"), ("--max-runtime", "0")):
+        assert submit(*wrong).exit_code == 2
+
+
 def test_a_spec_comes_from_standard_input_too(epochd: Epochd) -> None:
     result = epochd("submit", "-", "--json", input=json.dumps(SPEC))
     assert result.exit_code == 0

@@ -16,7 +16,7 @@ from tests.server.cutting import cutting
 from tests.server.seeding import SPEC, Seed
 from tests.server.serving import Server
 from worker.jobs import Job, JobStatus
-from worker.store import events, jobs
+from worker.store import events, jobs, workers
 
 CONTENT = random.Random(0).randbytes(2_000_000)
 
@@ -128,6 +128,8 @@ async def test_the_client_for_async_code_does_the_same(server: Server, seed: See
     running = seed.running()
     seed.points(running, {"val_loss": [0.5, 0.25]})
     seed.log(running, "epoch 1\n")
+    with seed.database.write() as connection:
+        workers.register(connection, worker_id="w-1", host="lab", pid=1, device="cpu", slots=1, threads=1)
     async with AsyncClient(server.url) as client:
         job = await client.submit(SPEC, name="first", tags=["a"])
         assert [found.id async for found in client.list(tags=["a"])] == [job.id]
@@ -146,6 +148,7 @@ async def test_the_client_for_async_code_does_the_same(server: Server, seed: See
         assert result.job.terminal
         assert [point.value async for point in client.metrics(running.id)] == [0.5, 0.25]
         assert [attempt.worker for attempt in await client.attempts(running.id)] == ["w-1"]
+        assert [(worker.id, worker.jobs) for worker in await client.workers()] == [("w-1", (running.id,))]
         assert await client.logs(running.id) == "epoch 1\n"
         assert [event.type async for event in client.events(job.id, after=4)] == ["job.status"] * 3
         await client.delete(job.id)

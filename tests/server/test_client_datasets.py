@@ -146,6 +146,14 @@ def test_the_commands(server: Server, tmp_path: Path) -> None:
     assert (code, (tmp_path / "a.png").read_bytes()[:4]) == (0, b"\x89PNG")
     assert run("delete", dataset["id"]) == (0, f"{dataset['id']} is deleted\n")
     assert run("show", dataset["id"])[0] == 4
+    folder = tmp_path / "my images"
+    for name, content in {**good(), ".DS_Store": b"x", "train/ant/.hidden": b"x"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    documents = [json.loads(run("upload", str(folder), "--json")[1]) for _ in range(2)]
+    assert [(each["status"], each["name"]) for each in documents] == [("ready", "my images")] * 2
+    assert documents[0]["upload_sha256"] == documents[1]["upload_sha256"]
+    assert documents[0]["content"]["num_train"] == 8
     path.write_bytes(zip_of({**good(), "train/ant/0.png": b"x"}))
     code, output = run("upload", str(path))
     assert (code, "error: unreadable_image" in output, "train/ant/0.png" in output) == (1, True, True)

@@ -40,11 +40,14 @@ async def test_every_method_of_every_route_fails_with_a_problem(app: FastAPI, ht
     for template, methods in _routes(app):
         path = template.replace(":path", "").format(
             path="nothing.js",
+            code="nothing",
             job_id="job_00000000000000000000000000",
             name="model.safetensors",
             upload_id="up_00000000000000000000000000",
             dataset_id="ds_00000000000000000000000000",
             key_id="key_00000000000000000000000000",
+            webhook_id="wh_00000000000000000000000000",
+            delivery_id="msg_00000000000000000000000000",
         )
         for method in METHODS:
             response = await http.request(method, f"{path}?unknown=1")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from tests.server.seeding import Seed
 from tests.server.serving import Server, serving
 from worker.jobs import Job, JobStatus
 from worker.settings import Settings
-from worker.store import events, intents, jobs
+from worker.store import events, intents, jobs, keys
 
 STREAM = {"Accept": "text/event-stream"}
 TERMINAL = "end"
@@ -357,3 +358,30 @@ def _wait(where: Server, job: Job) -> int:
     with httpx.Client(base_url=where.url, timeout=30) as http:
         etag = http.get(f"/v1/jobs/{job.id}").headers["etag"]
         return http.get(f"/v1/jobs/{job.id}", headers={"If-None-Match": etag, "Prefer": "wait=60"}).status_code
+
+
+def test_a_key_has_so_many_streams_and_others_have_theirs(
+    seed: Seed, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.tailer.MAX_PER_KEY", 2)
+    secrets = []
+    for name in ("greedy", "other"):
+        with seed.database.write() as c:
+            secrets.append(keys.create(c, name=name, scope=keys.Scope.READ)[1])
+    app = create_app(settings.model_copy(update={"auth": "keys"}))
+    with serving(app) as running, httpx.Client(base_url=running.url, headers=STREAM) as http, ExitStack() as streams:
+        greedy, other = ({"Authorization": f"Bearer {secret}"} for secret in secrets)
+        opened = [streams.enter_context(http.stream("GET", "/v1/events", headers=greedy)) for _ in range(2)]
+        assert [stream.status_code for stream in opened] == [200, 200]
+        _until(lambda: app.state.services.tailer.num_listeners == 2)
+        refused = http.get("/v1/events", headers=greedy)
+        assert refused.status_code == 429
+        assert refused.json()["code"] == "too_many_streams"
+        assert refused.headers["retry-after"]
+        assert http.get("/v1/jobs", headers={**greedy, "Accept": "application/json"}).status_code == 200
+        with http.stream("GET", "/v1/events", headers=other) as stream:
+            assert stream.status_code == 200
+        opened[0].close()
+        _until(lambda: app.state.services.tailer.num_listeners == 1)
+        with http.stream("GET", "/v1/events", headers=greedy) as stream:
+            assert stream.status_code == 200

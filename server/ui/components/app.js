@@ -5,6 +5,7 @@ import { ComparePage } from "../pages/compare.js";
 import { DatasetsPage } from "../pages/datasets.js";
 import { JobPage } from "../pages/job.js";
 import { JobsPage } from "../pages/jobs.js";
+import { KeysPage } from "../pages/keys.js";
 import { SubmitPage } from "../pages/submit.js";
 import { WorkersPage } from "../pages/workers.js";
 import { KeyDialog } from "./key_dialog.js";
@@ -13,7 +14,7 @@ import { Toast } from "./toast.js";
 import { TopBar } from "./top_bar.js";
 
 const PAGES = {
-  jobs: JobsPage, compare: ComparePage, new: SubmitPage, datasets: DatasetsPage, workers: WorkersPage,
+  jobs: JobsPage, compare: ComparePage, new: SubmitPage, datasets: DatasetsPage, workers: WorkersPage, keys: KeysPage,
 };
 
 function page({ path, params }) {

@@ -3,6 +3,7 @@ import { download } from "../lib/api.js";
 import { bytes } from "../lib/format.js";
 import { Icon } from "./icon.js";
 import { Panel } from "./panel.js";
+import { Scroll } from "./scroll.js";
 import { say } from "./toast.js";
 
 const WHAT = {
@@ -17,13 +18,18 @@ const WHAT = {
   "onnx_parity.json": "how near ONNX is to torch",
   "augmentation.png": "what the network sees",
   "confusion_matrix.png": "which class was taken for which",
+  "most_confused.png": "test images that it is surest about, and wrong",
+  "filters.png": "the filters of the first layer",
+  "last_good.safetensors": "the weights before the loss was not finite",
+  "generator.safetensors": "the weights of the generator",
+  "gan_samples.png": "what the generator makes",
   "events.out.tfevents": "for TensorBoard",
 };
 
 export function Artifacts({ job, artifacts }) {
   const path = (name) => `${job.links.artifacts}/${encodeURIComponent(name)}`;
   const get = (name) => download(path(name), name).catch((error) => say(error.message));
-  return html`<${Panel} title="Artifacts" flush call=${{ path: job.links.artifacts }}><div class="scroll"><table>
+  return html`<${Panel} title="Artifacts" flush call=${{ path: job.links.artifacts }}><${Scroll} label="Artifacts"><table>
     <thead><tr><th scope="col">File</th><th scope="col" class="number">Size</th><th scope="col">SHA-256</th><th scope="col"><span class="hidden">Download</span></th></tr></thead>
     <tbody>${artifacts.map((file) => html`<tr key=${file.name}>
       <td><b>${file.name}</b><br /><span class="small soft">${WHAT[file.name] ?? file.media_type}</span></td>
@@ -32,5 +38,5 @@ export function Artifacts({ job, artifacts }) {
       <td class="number"><button class="small" onClick=${() => get(file.name)} aria-label="Download ${file.name}"><${Icon} name="download" />Download</button></td>
     </tr>`)}
     ${artifacts.length === 0 && html`<tr><td colspan="4" class="soft">Files come when the job ends.</td></tr>`}</tbody>
-  </table></div></${Panel}>`;
+  </table></${Scroll}></${Panel}>`;
 }

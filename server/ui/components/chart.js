@@ -3,6 +3,7 @@ import uPlot from "../vendor/uplot-1.6.32/uPlot.esm.js";
 import { metric, number } from "../lib/format.js";
 import { columns, smooth } from "../lib/series.js";
 import { onTheme } from "../lib/theme.js";
+import { zoomed } from "../lib/zoom.js";
 
 const HEIGHT = 230;
 const NUM_COLOURS = 8;
@@ -74,7 +75,7 @@ function Legend({ lines, data, index }) {
 
 /**
  * Lines over one axis: `lines` are {key, label, points, start}. `zoom` is the range of x that is shown, null for all;
- * dragging asks for another by `onZoom`. New points and other lines leave it as it is.
+ * dragging and the keys +, -, 0 and the arrows ask for another by `onZoom`. New points and other lines leave it as it is.
  */
 export function Chart({ title, lines, version, x, log, smoothing, zoom, onZoom, format }) {
   const place = useRef();
@@ -99,9 +100,16 @@ export function Chart({ title, lines, version, x, log, smoothing, zoom, onZoom, 
   }, [keys, log, smoothing > 0, themed]);
   useEffect(() => { plot.current.setData(shown); }, [data, smoothing, zoom?.[0], zoom?.[1]]);
 
+  const pressed = (event) => {
+    const { min, max } = plot.current.scales.x;
+    const range = data[0].length > 1 ? zoomed(event.key, [min, max], [data[0][0], data[0].at(-1)]) : undefined;
+    if (range === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    onZoom(range);
+  };
   return html`<div>
     <${Legend} lines=${lines} data=${data} index=${index !== null && index < data[0].length ? index : null} />
-    <div class="chart" ref=${place} role="img" data-chart=${title}
+    <div class="chart" ref=${place} role="img" tabindex="0" onKeyDown=${pressed} data-chart=${title}
       aria-label="${title}: ${lines.map((line) => line.label).join(", ")} over ${x}, ${data[0].length} points">
       ${lines.map((_, at) => html`<span class="s${at % NUM_COLOURS}" />`)}<span class="axis-color" /><span class="grid-color" />
     </div>

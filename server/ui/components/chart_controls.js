@@ -24,6 +24,6 @@ export function ChartControls({ x, log, smoothing, zoom }) {
       onInput=${(event) => setParams({ smooth: event.target.value === "0" ? null : event.target.value })} />
       <span>${smoothing ? smoothing.toFixed(2) : "off"}</span></label>
     ${zoom ? html`<button class="small" onClick=${() => setParams({ zoom: null })}>Show all</button>`
-    : html`<span class="small soft">drag to zoom</span>`}
+    : html`<span class="small soft">drag to zoom, or press + and − on a chart</span>`}
   </div>`;
 }

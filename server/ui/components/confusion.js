@@ -1,7 +1,9 @@
 import { html } from "../lib/preact.js";
 import { percent } from "../lib/format.js";
+import { Scroll } from "./scroll.js";
 
 const MAX_CLASSES = 20;
+const MAX_LEVEL = 3; // letters of a name that fit above a column
 const STRONG = 0.55;
 
 function Cell({ value, total, right, labels }) {
@@ -12,14 +14,15 @@ function Cell({ value, total, right, labels }) {
 }
 
 function Matrix({ labels, rows }) {
-  return html`<div class="scroll"><table class="matrix">
-    <thead><tr><th scope="col"><span class="hidden">True class</span></th>${labels.map((label) => html`<th scope="col" title=${label}>${label}</th>`)}</tr></thead>
+  const direction = labels.some((label) => label.length > MAX_LEVEL) ? "upright" : "";
+  return html`<${Scroll} label="Confusion matrix"><table class="matrix">
+    <thead><tr><th scope="col"><span class="hidden">True class</span></th>${labels.map((label) => html`<th scope="col" class=${direction} title=${label}>${label}</th>`)}</tr></thead>
     <tbody>${rows.map((row, at) => {
     const total = row.reduce((sum, value) => sum + value, 0);
     return html`<tr><th scope="row" title=${labels[at]}>${labels[at]}</th>${row.map((value, to) => html`<${Cell} value=${value}
         total=${total} right=${at === to} labels=${[labels[at], labels[to]]} />`)}</tr>`;
   })}</tbody>
-  </table></div>`;
+  </table></${Scroll}>`;
 }
 
 function confusions(labels, rows) {

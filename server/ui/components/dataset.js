@@ -3,6 +3,7 @@ import { ago, bytes } from "../lib/format.js";
 import { Chip } from "./chip.js";
 import { Panel } from "./panel.js";
 import { Picture } from "./picture.js";
+import { Scroll } from "./scroll.js";
 
 function Findings({ report }) {
   return report.findings.map((finding) => html`<div class="notice ${finding.severity === "error" ? "error" : "warning"}">
@@ -14,9 +15,9 @@ function Findings({ report }) {
 function Classes({ report }) {
   const splits = Object.entries(report.splits);
   const labels = [...new Set(splits.flatMap(([, split]) => Object.keys(split.per_class)))];
-  return html`<div class="scroll"><table><thead><tr><th scope="col">Class</th>${splits.map(([name]) => html`<th scope="col" class="number">${name}</th>`)}</tr></thead>
+  return html`<${Scroll} label="Images of each class"><table><thead><tr><th scope="col">Class</th>${splits.map(([name]) => html`<th scope="col" class="number">${name}</th>`)}</tr></thead>
     <tbody>${labels.map((label) => html`<tr key=${label}><td>${label}</td>${splits.map(([, split]) => html`<td class="number">${split.per_class[label] ?? 0}</td>`)}</tr>`)}
-    <tr><td><b>All</b></td>${splits.map(([, split]) => html`<td class="number"><b>${split.num_images}</b></td>`)}</tr></tbody></table></div>`;
+    <tr><td><b>All</b></td>${splits.map(([, split]) => html`<td class="number"><b>${split.num_images}</b></td>`)}</tr></tbody></table></${Scroll}>`;
 }
 
 /** A dataset with what validation found, and how its images look. */

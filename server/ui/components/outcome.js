@@ -2,9 +2,16 @@ import { html, useEffect, useState } from "../lib/preact.js";
 import { getJson } from "../lib/api.js";
 import { percent } from "../lib/format.js";
 import { Classes } from "./classes.js";
+import { Confused } from "./confused.js";
 import { Confusion } from "./confusion.js";
 import { Panel } from "./panel.js";
 import { Picture } from "./picture.js";
+
+const PICTURES = [
+  ["filters.png", "Filters of the first layer", "Each filter by itself: grey is zero, black and white its largest weights"],
+  ["augmentation.png", "What the network sees", "Training images as augmentation makes them"],
+  ["gan_samples.png", "Generated images", "Images that the generator made"],
+];
 
 /** What the trained network does on images that it has not learned from. */
 export function Outcome({ job, artifacts }) {
@@ -21,9 +28,10 @@ export function Outcome({ job, artifacts }) {
       <${Panel} title="Confusion matrix (${name}, ${percent(split.accuracy, 2)})" call=${{ path: path("report.json") }}>
         <${Confusion} split=${split} /></${Panel}>
       <${Panel} title="Per class (${name})" flush call=${{ path: path("report.json") }}><${Classes} split=${split} /></${Panel}>`}
-    ${has("augmentation.png") && html`<${Panel} title="What the network sees" call=${{ path: path("augmentation.png") }}>
-      <${Picture} path=${path("augmentation.png")} alt="Training images as augmentation makes them" wide /></${Panel}>`}
-    ${has("samples.png") && html`<${Panel} title="Generated images" call=${{ path: path("samples.png") }}>
-      <${Picture} path=${path("samples.png")} alt="Images that the generator made" wide /></${Panel}>`}
+    ${split && has("most_confused.png") && html`
+      <${Panel} title="Surest and wrong (${name})" call=${{ path: path("most_confused.png") }}>
+        <${Confused} path=${path("most_confused.png")} confused=${split.most_confused} /></${Panel}>`}
+    ${PICTURES.filter(([file]) => has(file)).map(([file, title, alt]) => html`<${Panel} key=${file} title=${title} call=${{ path: path(file) }}>
+      <${Picture} path=${path(file)} alt=${alt} wide /></${Panel}>`)}
   </div>`;
 }

@@ -1,8 +1,8 @@
 import { html, useEffect, useState } from "../lib/preact.js";
 import { request } from "../lib/api.js";
 
-/** An image that may need the key, hence not by its address. */
-export function Picture({ path, alt, wide = false }) {
+/** An image that may need the key, hence not by its address; `wide` enlarges small ones, `whole` does not fit in large ones. */
+export function Picture({ path, alt, wide = false, whole = false }) {
   const [source, setSource] = useState(null);
   useEffect(() => {
     let url = null;
@@ -17,5 +17,5 @@ export function Picture({ path, alt, wide = false }) {
       if (url) URL.revokeObjectURL(url);
     };
   }, [path]);
-  return source && html`<img class="sheet ${wide ? "wide" : ""}" src=${source} alt=${alt} />`;
+  return source && html`<img class="sheet ${wide ? "wide" : ""} ${whole ? "whole" : ""}" src=${source} alt=${alt} />`;
 }

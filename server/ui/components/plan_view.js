@@ -15,9 +15,10 @@ function Warning({ warning, onFix }) {
 /** What a spec would cost, and what may be wrong with it. */
 export function PlanView({ plan, spec, onFix }) {
   const { totals, memory, duration: time, queue } = plan;
+  const call = { path: "/v1/plans", method: "POST", body: { spec } };
   return html`
     ${plan.warnings.map((warning) => html`<${Warning} warning=${warning} onFix=${onFix} />`)}
-    <${Panel} title="Plan" call=${{ path: "/v1/plans", method: "POST", body: { spec } }}>
+    <${Panel} title="Plan" call=${call}>
       <div class="facts">
         <${Fact} name="duration" value="≈ ${duration(time.seconds)}" note="${duration(time.low_seconds)} – ${duration(time.high_seconds)}, ${time.device}" />
         <${Fact} name="starts" value=${queue.estimated_start_at ? ago(queue.estimated_start_at) : "no worker is there"} />
@@ -27,5 +28,5 @@ export function PlanView({ plan, spec, onFix }) {
         <${Fact} name="steps" value=${totals.num_steps.toLocaleString("en")} note="${totals.steps_per_epoch.toLocaleString("en")} an epoch" />
       </div>
     </${Panel}>
-    <${Panel} title="Network" flush><${Layers} plan=${plan} /></${Panel}>`;
+    <${Panel} title="Network" flush call=${call}><${Layers} plan=${plan} /></${Panel}>`;
 }

@@ -4,7 +4,8 @@ import { go } from "../lib/router.js";
 const KEYS = { n: "/new", j: "/jobs", d: "/datasets", w: "/workers" };
 const HELP = [
   ["j", "Jobs"], ["d", "Datasets"], ["w", "Workers"], ["n", "New job"], ["/", "Search"],
-  ["?", "This list"], ["double click", "Show a chart's whole range again"],
+  ["+ − ← →", "Zoom and move in the chart that has the focus"], ["0, double click", "Show a chart's whole range again"],
+  ["?", "This list"],
 ];
 
 /** Single keys for what is done most; not while something is typed. */

@@ -1,4 +1,5 @@
 import { html, useState } from "../lib/preact.js";
+import { getKey } from "../lib/api.js";
 import { useConnected } from "../lib/live.js";
 import { switchTheme, theme } from "../lib/theme.js";
 import { Icon } from "./icon.js";
@@ -16,7 +17,7 @@ export function TopBar({ path }) {
   return html`<header class="top">
     <a class="brand" href="#/jobs"><img src="icon.svg" alt="" />epochd</a>
     <nav aria-label="Pages">
-      ${LINKS.map(([to, name]) => html`<a href="#${to}" aria-current=${path.startsWith(to) ? "page" : null}>${name}</a>`)}
+      ${[...LINKS, ...(getKey() ? [["/keys", "Keys"]] : [])].map(([to, name]) => html`<a href="#${to}" aria-current=${path.startsWith(to) ? "page" : null}>${name}</a>`)}
       <a href="/docs">API</a>
     </nav>
     <span class="live push ${connected ? "on" : ""}" role="status"><span class="words">${connected ? "live" : "connecting…"}</span></span>

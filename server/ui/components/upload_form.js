@@ -1,14 +1,16 @@
 import { html, useState } from "../lib/preact.js";
 import { postJson } from "../lib/api.js";
 import { bytes, percent } from "../lib/format.js";
+import { tarOf } from "../lib/tar.js";
 import { upload } from "../lib/upload.js";
 import { Bar } from "./bar.js";
 import { Problem } from "./problem.js";
 
 const FORMATS = [
-  ["image_folder", "Folders of images (zip, tar)"], ["csv", "Images and a CSV table (zip, tar)"], ["npz", "NPZ arrays"], ["idx", "IDX, as MNIST (zip, tar)"],
+  ["image_folder", "Folders of images"], ["csv", "Images and a CSV table"], ["npz", "NPZ arrays"], ["idx", "IDX, as MNIST"],
 ];
 const IMAGES = ["image_folder", "csv"];
+const START = { name: "", type: "image_folder", size: "32", channels: "3", fraction: "20" };
 
 function formatOf({ type, size, channels, fraction }) {
   const images = IMAGES.includes(type) ? { channels: Number(channels), ...(size && { image_size: [Number(size), Number(size)] }) } : {};
@@ -18,7 +20,7 @@ function formatOf({ type, size, channels, fraction }) {
 /** A file becomes a dataset: chosen or dropped, sent, registered. */
 export function UploadForm({ onDone }) {
   const [file, setFile] = useState(null);
-  const [fields, setFields] = useState({ name: "", type: "image_folder", size: "32", channels: "3", fraction: "20" });
+  const [fields, setFields] = useState(START);
   const [state, setState] = useState(null);
   const [error, setError] = useState(null);
   const [over, setOver] = useState(false);
@@ -29,6 +31,14 @@ export function UploadForm({ onDone }) {
     const type = chosen.name.endsWith(".npz") ? "npz" : fields.type;
     setFields({ ...fields, type, name: fields.name || chosen.name.replace(/\.(tar\.gz|tgz|zip|tar|npz)$/i, "") });
   };
+  const takeFolder = ({ target }) => {
+    setError(null);
+    try {
+      if (target.files.length) take(tarOf(target.files, `${target.files[0].webkitRelativePath.split("/")[0]}.tar`));
+    } catch (reason) {
+      setError(reason);
+    }
+  };
   const send = async (event) => {
     event.preventDefault();
     setError(null);
@@ -36,6 +46,8 @@ export function UploadForm({ onDone }) {
       const sent = await upload(file, (phase, fraction) => setState({ phase, fraction }));
       onDone(await postJson("/v1/datasets", { upload_id: sent.id, name: fields.name, format: formatOf(fields) }));
       setFile(null);
+      setFields(START);
+      event.target.reset();
     } catch (reason) {
       setError(reason);
     } finally {
@@ -50,7 +62,10 @@ export function UploadForm({ onDone }) {
   const images = IMAGES.includes(fields.type);
   return html`<form class="drop ${over ? "over" : ""}" onSubmit=${send} onDrop=${dropped} onDragLeave=${() => setOver(false)}
     onDragOver=${(event) => { event.preventDefault(); setOver(true); }}>
-    <label>File, or drop one here<input type="file" accept=".zip,.tar,.gz,.tgz,.npz" onChange=${(event) => take(event.target.files[0])} /></label>
+    <div class="fields wide">
+      <label>zip, tar or npz file, or drop one here<input type="file" accept=".zip,.tar,.gz,.tgz,.npz" onChange=${(event) => take(event.target.files[0])} /></label>
+      <label>Or a folder with one folder of images per class<input type="file" webkitdirectory onChange=${takeFolder} /></label>
+    </div>
     <div class="fields">
       <label>Name<input required maxlength="200" value=${fields.name} onInput=${set("name")} /></label>
       <label>Format<select value=${fields.type} onChange=${set("type")}>${FORMATS.map(([type, name]) => html`<option value=${type}>${name}</option>`)}</select></label>

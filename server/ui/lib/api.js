@@ -57,10 +57,11 @@ export async function download(path, name) {
 }
 
 /** The command that asks the same in a terminal. */
-export function curlOf(path, { method = "GET", body } = {}) {
+export function curlOf(path, { method = "GET", body, file } = {}) {
   const parts = ["curl"];
   if (method !== "GET") parts.push(`-X ${method}`);
   if (getKey()) parts.push('-H "Authorization: Bearer $EPOCHD_API_KEY"');
+  if (file !== undefined) parts.push(`-F ${file}=@FILE`);
   if (body !== undefined) {
     parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(body).replaceAll("'", "'\\''")}'`);
   }

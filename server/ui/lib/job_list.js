@@ -1,5 +1,5 @@
 // The jobs that the page knows, kept up to date by their events.
-import { useEffect, useMemo, useState } from "./preact.js";
+import { useEffect, useMemo, useRef, useState } from "./preact.js";
 import { getJson } from "./api.js";
 import { changesMore, refetcher, withEvent } from "./jobs.js";
 import { useEvents, whenLive } from "./live.js";
@@ -8,11 +8,16 @@ const FIRST_PAGE = 50;
 const PAGE = 200;
 const MAX_JOBS = 2000;
 
-/** {jobs: Map by id, complete, error}: the first page at once, then the rest. */
+/**
+ * {jobs: Map by id, complete, older, loadOlder, error}: the first page at once, then the newest MAX_JOBS. Behind
+ * them `older` is true, and `loadOlder` brings as many again.
+ */
 export function useJobs() {
   const [jobs, setJobs] = useState(() => new Map());
   const [complete, setComplete] = useState(false);
+  const [cursor, setCursor] = useState(null);
   const [error, setError] = useState(null);
+  const left = useRef(new AbortController());
 
   const update = (change) => setJobs((known) => {
     const next = new Map(known);
@@ -20,28 +25,29 @@ export function useJobs() {
     return next;
   });
   const refetch = useMemo(() => refetcher((id, job) => update((next) => (job ? next.set(id, job) : next.delete(id)))), []);
+  const ask = (limit, behind) => getJson(`/v1/jobs?limit=${limit}${behind ? `&cursor=${behind}` : ""}`, { signal: left.current.signal });
+  const failed = (reason) => { if (reason.name !== "AbortError") setError(reason); };
+
+  async function load(start) {
+    setComplete(false);
+    let behind = start;
+    for (let num = 0; num < MAX_JOBS;) {
+      const page = await ask(PAGE, behind);
+      update((next) => page.data.forEach((job) => next.set(job.id, job)));
+      num += page.data.length;
+      behind = page.next_cursor;
+      if (!page.has_more) break;
+    }
+    setCursor(behind);
+    setComplete(true);
+  }
 
   useEffect(() => {
-    const left = new AbortController();
-    const show = (page) => update((next) => page.data.forEach((job) => next.set(job.id, job)));
-    const ask = (query) => getJson(`/v1/jobs?${query}`, { signal: left.signal });
-    async function load() {
-      let cursor = "";
-      for (let num = 0; num < MAX_JOBS;) {
-        const page = await ask(`limit=${PAGE}${cursor && `&cursor=${cursor}`}`);
-        show(page);
-        num += page.data.length;
-        cursor = page.next_cursor;
-        if (!page.has_more) break;
-      }
-      setComplete(true);
-    }
-    const failed = (reason) => { if (reason.name !== "AbortError") setError(reason); };
-    ask(`limit=${FIRST_PAGE}`).then((page) => { // to be seen at once; all that changes meanwhile comes with the rest
+    ask(FIRST_PAGE).then((page) => { // to be seen at once; all that changes meanwhile comes with the rest
       update((next) => page.data.forEach((job) => next.has(job.id) || next.set(job.id, job)));
     }).catch(failed);
-    whenLive().then(load).catch(failed);
-    return () => left.abort();
+    whenLive().then(() => load(null)).catch(failed);
+    return () => left.current.abort();
   }, []);
 
   useEvents((event) => {
@@ -51,7 +57,7 @@ export function useJobs() {
       update((next) => next.set(job.id, withEvent(next.get(job.id) ?? job, event)));
     }
   });
-  return { jobs, complete, error, refetch };
+  return { jobs, complete, older: cursor !== null, loadOlder: () => load(cursor).catch(failed), error };
 }
 
 const finite = (value) => (Number.isFinite(value) ? value : null);

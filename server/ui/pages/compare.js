@@ -48,7 +48,8 @@ export function ComparePage({ params }) {
       const series = loaded.series[job.id];
       return { key, label: names[at], points: series?.get(key) ?? new Map(), start: series ? startOf(job, series) : 0 };
     });
-    return html`<${Panel} key=${key} title=${metricName(key)}><${Chart} title=${key} lines=${lines} version=${loaded.version}
+    const calls = jobs.map((job) => ({ path: `${job.links.metrics}?keys=${key}&max_points=1000` }));
+    return html`<${Panel} key=${key} title=${metricName(key)} call=${calls}><${Chart} title=${key} lines=${lines} version=${loaded.version}
       ...${state} format=${/accuracy$/.test(key) ? percentTick : null} /></${Panel}>`;
   };
   return html`

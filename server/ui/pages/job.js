@@ -17,6 +17,7 @@ import { Outcome } from "../components/outcome.js";
 import { Panel } from "../components/panel.js";
 import { Problem } from "../components/problem.js";
 import { Timeline } from "../components/timeline.js";
+import { TryIt } from "../components/try_it.js";
 
 const ETA_MS = 4000;
 
@@ -77,6 +78,7 @@ export function JobPage({ id, params }) {
     <${Cards} job=${job} series=${series} plan=${plan} />
     <${JobCharts} job=${job} series=${series} version=${version} params=${params} />
     <${Outcome} job=${job} artifacts=${artifacts} />
+    <${TryIt} job=${job} artifacts=${artifacts} />
     <${Log} job=${job} />
     <div class="grid">
       <div class="stack"><${Timeline} job=${job} /><${Attempts} job=${job} /></div>
@@ -85,6 +87,6 @@ export function JobPage({ id, params }) {
     ${plan && html`<${Panel} title="Network" flush call=${{ path: "/v1/plans", method: "POST", body: { spec: job.spec } }}>
       <${Layers} plan=${plan} /></${Panel}>`}
     <${Panel} title="Spec" call=${{ path: job.links.self }}>
-      <details><summary>Resolved, every default filled in</summary><pre class="scroll">${JSON.stringify(job.spec, null, 2)}</pre></details>
+      <details><summary>Resolved, every default filled in</summary><pre class="scroll" tabindex="0" aria-label="Resolved spec">${JSON.stringify(job.spec, null, 2)}</pre></details>
     </${Panel}>`;
 }

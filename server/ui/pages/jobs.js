@@ -47,7 +47,7 @@ const Empty = ({ any }) => html`<div class="empty">
 </div>`;
 
 export function JobsPage({ params }) {
-  const { jobs, complete, error } = useJobs();
+  const { jobs, complete, older, loadOlder, error } = useJobs();
   const [chosen, setChosen] = useState([]);
   const [rows, setRows] = useState(ROWS);
   const status = (params.get("status") ?? "").split(",").filter(Boolean);
@@ -73,5 +73,7 @@ export function JobsPage({ params }) {
           chosen=${chosen.includes(job.id)} onChoose=${choose} />`)}</tbody>
       </table>`}
     </section>
-    ${found.length > rows && html`<button onClick=${() => setRows(rows + ROWS)}>Show more (${found.length - rows})</button>`}`;
+    ${found.length > rows && html`<button onClick=${() => setRows(rows + ROWS)}>Show more (${found.length - rows})</button>`}
+    ${older && html`<p class="spread small soft">Searched and sorted are the newest ${jobs.size.toLocaleString("en")} jobs.
+      <button class="small" disabled=${!complete} onClick=${loadOlder}>Load older ones</button></p>`}`;
 }

@@ -34,11 +34,14 @@ function usePlanned(text) {
   return state;
 }
 
-/** The spec with another dataset, and as many outputs as that has classes. */
+const MIN_STEPS = 4; // an epoch, of a small dataset
+
+/** The spec with another dataset, with as many outputs as that has classes and batches that are small enough for it. */
 function onDataset(spec, { id, content }) {
   const { layers } = spec.model;
   const model = layers ? { ...spec.model, layers: [...layers.slice(0, -1), { ...layers.at(-1), out_features: content.labels.length }] } : spec.model;
-  return { ...spec, dataset: { type: "registered", id }, model };
+  const batch_size = Math.max(1, Math.min(spec.training.batch_size, Math.floor(content.num_train / MIN_STEPS)));
+  return { ...spec, dataset: { type: "registered", id }, model, training: { ...spec.training, batch_size } };
 }
 
 /** The examples, and the spec to begin with: another job's, or the first example, on a `dataset` of the user's. */
@@ -46,7 +49,10 @@ function useStart(from, dataset, setText, setName) {
   const [examples, setExamples] = useState([]);
   const choose = async (file) => {
     const example = await getJson(`examples/${file}`);
-    setText(format(dataset ? onDataset(example, await getJson(`/v1/datasets/${dataset}`)) : example));
+    if (!dataset) return setText(format(example));
+    const own = await getJson(`/v1/datasets/${dataset}`);
+    setName(own.name);
+    return setText(format(onDataset(example, own)));
   };
   useEffect(() => {
     getJson("examples/index.json").then((found) => {
@@ -63,17 +69,8 @@ function useStart(from, dataset, setText, setName) {
   return [examples, choose];
 }
 
-function Editor({ text, setText }) {
-  const pressed = (event) => {
-    if (event.key !== "Tab" || event.shiftKey || event.altKey) return;
-    const { selectionStart: start, selectionEnd: end, value } = event.target;
-    event.preventDefault();
-    setText(`${value.slice(0, start)}  ${value.slice(end)}`);
-    requestAnimationFrame(() => event.target.setSelectionRange(start + 2, start + 2));
-  };
-  return html`<textarea aria-label="Spec" spellcheck=${false} autocomplete="off" value=${text} onKeyDown=${pressed}
-    onInput=${(event) => setText(event.target.value)} title="Shift+Tab leaves the editor" />`;
-}
+const Editor = ({ text, setText }) => html`<textarea aria-label="Spec" spellcheck=${false} autocomplete="off" value=${text}
+  onInput=${(event) => setText(event.target.value)} />`;
 
 export function SubmitPage({ params }) {
   const [text, setText] = useState("");
@@ -88,6 +85,7 @@ export function SubmitPage({ params }) {
   const body = () => ({
     spec: planned.spec, ...(name && { name }), priority: Number(priority), tags: tags.split(/[\s,]+/).filter(Boolean),
   });
+  const call = planned.spec && { path: "/v1/jobs", method: "POST", body: body() };
   const fix = (operations) => setText(format(patched({ spec: planned.spec }, operations).spec));
   const submit = async () => {
     setBusy(true);
@@ -103,12 +101,12 @@ export function SubmitPage({ params }) {
       <div class="examples push" role="group" aria-label="Examples"><span class="small soft">Start from</span>
         ${examples.map((one) => html`<button class="small" title=${one.about} onClick=${() => choose(one.file)}>${one.title}</button>`)}</div></div>
     <div class="submit">
-      <${Panel} title="Spec" flush call=${planned.spec && { path: "/v1/jobs", method: "POST", body: body() }}
+      <${Panel} title="Spec" flush call=${call}
         actions=${html`<button class="plain small" onClick=${() => !read(text).error && setText(format(read(text).spec))}>tidy</button>`}>
         <${Editor} text=${text} setText=${setText} />
       </${Panel}>
       <div class="stack">
-        <${Panel} title="Submit">
+        <${Panel} title="Submit" call=${call}>
           <div class="stack">
             <div class="fields">
               <label>Name<input value=${name} maxlength="200" placeholder="for people" onInput=${(event) => setName(event.target.value)} /></label>

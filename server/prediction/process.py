@@ -1,0 +1,169 @@
+"""`python -m server.prediction.process MODEL LABELS`: answers what classes images are of, by one model.
+
+Each question is a line of JSON on standard input with the body of a request behind it, each answer a line of JSON on
+standard output; the first line says that the model is loaded. Images come from anybody: this process has a limit of
+memory, a time for each question, no credentials, and it ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
+
+from cnn.errors import DataCorrupt
+from cnn.formats.image_folder import FORMATS, decode, read_header
+from server.prediction.forms import MalformedForm, SentImage, images_of
+from server.prediction_schemas import MAX_IMAGES
+from worker.limits import set_limits
+
+MEMORY_BYTES = 2 * 2**30
+"""Beside the model, which may take several times its size: enough for the largest image that is decoded."""
+MODEL_COPIES = 4
+NICENESS = 5
+"""Whoever trains on the same cores comes first."""
+BATCH_SIZE = 16
+PICTURE_CHANNELS = (1, 3)
+
+
+class Refused(Exception):
+    """The images are the reason why there is no answer: `kind` is what `server.routes.predictions` makes of it."""
+
+    def __init__(self, kind: str, message: str, images: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.images = images or []
+
+
+class Network:
+    """A model and the labels of its outputs."""
+
+    def __init__(self, model: Path, labels: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = False  # it would keep what the largest request took
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._labels: list[str] = json.loads(labels.read_text("utf-8"))
+        _, self._channels, height, width = self._session.get_inputs()[0].shape
+        self._size = (height, width)
+
+    def answer(self, body: bytes, content_type: str, top_k: int, mirror: bool) -> dict[str, Any]:
+        """What `server.prediction_schemas.Predictions` says of the images. Raises Refused."""
+        if self._channels not in PICTURE_CHANNELS:
+            raise Refused("network", f"its network takes images of {self._channels} channels, pictures have 1 or 3")
+        start = time.perf_counter()
+        described, pixels = self._decoded(_sent(body, content_type))
+        decoded = time.perf_counter()
+        probabilities = self._probabilities(pixels, mirror)
+        seconds = {"decode_seconds": decoded - start, "model_seconds": time.perf_counter() - decoded}
+        for image, row in zip(described, probabilities, strict=True):
+            best = np.argsort(-row, kind="stable")[:top_k].tolist()
+            image["predictions"] = [
+                {"label": self._labels[index], "index": index, "probability": float(row[index])} for index in best
+            ]
+        return {"data": described, "timings": seconds}
+
+    def _decoded(self, images: list[SentImage]) -> tuple[list[dict[str, Any]], NDArray[np.uint8]]:
+        described, pixels, faults = [], [], []
+        for number, image in enumerate(images):
+            file = BytesIO(image.content)
+            try:
+                header = read_header(file)
+                file.seek(0)
+                pixels.append(decode(file, self._size, self._channels))
+            except (DataCorrupt, MemoryError) as error:
+                faults.append({"image": number, "name": image.name, "message": _reason(error, file)})
+                continue
+            height, width = header.size
+            seen = {"transparency": header.has_alpha, "several_frames": header.has_frames, "turned": header.is_turned}
+            warnings = [name for name, is_so in seen.items() if is_so]
+            described.append({"name": image.name, "height": height, "width": width, "warnings": warnings})
+        if faults:
+            raise Refused("images", f"{len(faults)} of {len(images)} images cannot be used", faults)
+        return described, np.stack(pixels)
+
+    def _probabilities(self, pixels: NDArray[np.uint8], mirror: bool) -> NDArray[np.float64]:
+        """The softmax of the logits, in float64; with `mirror` of their mean over each image and its mirror image."""
+        batches = []
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = pixels[start : start + BATCH_SIZE]
+            [logits] = self._session.run(["logits"], {"images": batch})
+            if mirror:
+                [others] = self._session.run(["logits"], {"images": np.ascontiguousarray(batch[..., ::-1])})
+                logits = (logits + others) / 2
+            batches.append(logits)
+        logits = np.concatenate(batches).astype(np.float64)
+        if not (finite := np.isfinite(logits).all(axis=1)).all():
+            message = "the network's output for it is not finite"
+            faults = [
+                {"image": number, "name": None, "message": message} for number in np.flatnonzero(~finite).tolist()
+            ]
+            raise Refused("images", "the network has no answer for some images", faults)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+def main() -> None:
+    model, labels = map(Path, sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the server, whose end is ours
+    os.nice(NICENESS)
+    memory = MEMORY_BYTES + MODEL_COPIES * model.stat().st_size
+    set_limits({resource.RLIMIT_AS: memory, resource.RLIMIT_NOFILE: 64, resource.RLIMIT_CORE: 0})
+    # What libraries print goes to the log.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, open(0, "rb", closefd=False) as questions:
+        os.dup2(2, 1)
+        network = Network(model, labels)
+        _say(answers, {"ready": True})
+        while line := questions.readline():
+            question = json.loads(line)
+            body = questions.read(question.pop("num_bytes"))
+            # The kernel ends a process that takes longer, also when nobody is left who waits for it.
+            signal.alarm(question.pop("seconds"))
+            try:
+                answer = network.answer(body, **question)
+            except Refused as error:
+                answer = {"refused": {"kind": error.kind, "message": str(error), "images": error.images}}
+            signal.alarm(0)
+            _say(answers, answer)
+
+
+def _say(answers: TextIO, answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer, allow_nan=False) + "\n")
+    answers.flush()
+
+
+def _sent(body: bytes, content_type: str) -> list[SentImage]:
+    try:
+        images = images_of(body, content_type)
+    except MalformedForm as error:
+        raise Refused("form", str(error)) from error
+    if not 0 < len(images) <= MAX_IMAGES:
+        got = f"more than {MAX_IMAGES}" if images else "none"
+        raise Refused("images", f"expected 1 to {MAX_IMAGES} images, got {got}")
+    return images
+
+
+def _reason(error: DataCorrupt | MemoryError, file: BytesIO) -> str:
+    """Why an image cannot be used, without the name that a file in memory has."""
+    if isinstance(error, MemoryError):
+        return "decoding it takes more memory than an image may have"
+    if isinstance(error.__cause__, UnidentifiedImageError):
+        return f"expected an image as {', '.join(FORMATS)}, got something else"
+    return error.message.removeprefix(f"{file}: ")
+
+
+if __name__ == "__main__":
+    main()
