@@ -49,11 +49,14 @@ lint: .venv/installed-dev
 docs: .venv/installed-dev
 	$(BIN)/python docs/techniques.py
 
-bench: .venv/installed data
+# About an hour, on a machine that does nothing else; each writes its table to benchmarks/results.
+bench: .venv/installed-bench data
 	$(BIN)/python benchmarks/throughput.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/steps.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --data-dir $(DATA_DIR)
+	$(BIN)/python -m benchmarks.server_overhead --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/checkpoints.py --data-dir $(DATA_DIR)
 
 # Hundreds of kills, some 20 minutes; --postgresql in ARGS does it on PostgreSQL.
 chaos: .venv/installed-dev services
@@ -68,7 +71,8 @@ install: .venv/installed
 # One stamp per set of extras, so that the installation runs once and again when the lock or the extras change.
 .venv/installed: EXTRA := all
 .venv/installed-dev: EXTRA := dev
-.venv/installed .venv/installed-dev: requirements.lock pyproject.toml | .venv/bin/python
+.venv/installed-bench: EXTRA := bench
+.venv/installed .venv/installed-dev .venv/installed-bench: requirements.lock pyproject.toml | .venv/bin/python
 	$(BIN)/pip install --disable-pip-version-check --quiet $(TORCH)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c requirements.lock -e '.[$(EXTRA)]'
 	@touch $@

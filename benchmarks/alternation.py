@@ -79,23 +79,53 @@ def alternate(
     clean: dict[str, list[bool]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, work in variants.items():
-            foreign, wall, start = _foreign_seconds(), time.perf_counter(), clock()
+            gate, wall, start = Gate(), time.perf_counter(), clock()
             units = work()
             while time.perf_counter() - wall < seconds:
                 units += work()
-            elapsed = time.perf_counter() - wall
             per_second[name].append(units / (clock() - start))
-            clean[name].append((_foreign_seconds() - foreign) / elapsed < FOREIGN_CORES)
+            clean[name].append(gate.clean)
     return Rates(per_second, clean)
 
 
+class Gate:
+    """Says whether others left the cores alone since it was made."""
+
+    def __init__(self) -> None:
+        self._foreign = _foreign_seconds()
+        self._wall = time.perf_counter()
+
+    @property
+    def clean(self) -> bool:
+        elapsed = time.perf_counter() - self._wall
+        return (_foreign_seconds() - self._foreign) / elapsed < FOREIGN_CORES
+
+
 def _foreign_seconds() -> float:
-    """CPU seconds since the machine started that neither this process nor its children used."""
+    """CPU seconds since the machine started that neither this process nor a descendant of it used."""
     busy = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, busy)
-    own = os.times()
-    total = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-    return total - sum((own.user, own.system, own.children_user, own.children_system))
+    return (user + nice + system + irq + softirq - _own_ticks()) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_ticks() -> int:
+    """CPU time of this process and its descendants, with the dead ones that were waited for."""
+    ticks: dict[int, int] = {}
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(") ")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+        pid = int(stat.parent.name)
+        children.setdefault(int(fields[1]), []).append(pid)
+        ticks[pid] = sum(map(int, fields[11:15]))  # user and system, and the same of children
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        total += ticks[pid]
+        waiting += children.get(pid, [])
+    return total
 
 
 def machine() -> str:
