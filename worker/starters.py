@@ -185,6 +185,7 @@ class _LauncherProcess:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(FORK_SECONDS)
         self._is_ready = False
+        self._has_hung_up = False
         self._reaped = False
         with theirs:
             self._pid = os.posix_spawn(
@@ -199,6 +200,10 @@ class _LauncherProcess:
 
     @property
     def ended(self) -> bool:
+        """Whether it is gone, or about to be: its socket closes a little earlier."""
+        return self._has_hung_up or self._reap()
+
+    def _reap(self) -> bool:
         self._reaped = self._reaped or os.waitpid(self._pid, os.WNOHANG)[0] != 0
         return self._reaped
 
@@ -206,6 +211,7 @@ class _LauncherProcess:
         """Whether it has imported everything, after at most this time."""
         if not self._is_ready and select.select([self._socket], [], [], seconds)[0]:
             self._is_ready = self._socket.recv(64) != b""
+            self._has_hung_up = not self._is_ready
         return self._is_ready
 
     def order(self, environment: Mapping[str, str], descriptors: Descriptors, tie: socket.socket) -> None:
@@ -219,7 +225,7 @@ class _LauncherProcess:
         """It kills its trainers and ends when our end is closed; one that does not is killed."""
         self._socket.close()
         deadline = time.monotonic() + END_SECONDS
-        while not self.ended and time.monotonic() < deadline:
+        while not self._reap() and time.monotonic() < deadline:
             time.sleep(0.01)
         if not self._reaped:
             os.kill(self._pid, signal.SIGKILL)

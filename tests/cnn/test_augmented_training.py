@@ -67,4 +67,4 @@ def test_soft_labels_reach_the_loss_and_the_larger_share_counts_as_right() -> No
     totals.add(loss, logits, targets)
     # log Σ exp z - Σ_c q_c z_c: 5.013387 - 3, 5.013387 - 2 and 5.013387 - 5.
     assert float(loss) == pytest.approx(3 * 5.0133859 - 10, abs=1e-4)
-    assert int(totals.correct) == 2
+    assert int(totals.tensors()["correct"]) == 2

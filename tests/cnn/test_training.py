@@ -234,7 +234,7 @@ def test_events_come_in_order(digits: Data, tmp_path: Path) -> None:
     assert kinds == [
         *("preparing_data", "training", "Progress"),
         *("Progress", "Metrics", "Checkpoint") * 2,
-        *("evaluating", "exporting", *("Artifact",) * 12, "Result"),
+        *("evaluating", "exporting", *("Artifact",) * 14, "Result"),
     ]
     assert of(Progress, events) == [Progress(0, 0, 2, 4), Progress(1, 2, 2, 4), Progress(2, 4, 2, 4)]
     assert [(event.epoch, event.step) for event in of(Metrics, events)] == [(1, 2), (2, 4)]
