@@ -58,4 +58,3 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # which tells at every start that nothing is to be migrated
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # which tells URLs: those of webhooks may hold secrets
