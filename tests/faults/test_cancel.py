@@ -6,9 +6,11 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnn.spec import TrainingSpec
 from tests.faults.conftest import QUICK
@@ -22,6 +24,7 @@ from worker.trainer import EXIT_STOPPED
 
 MARGIN_SECONDS = 2.0
 NUM_IMAGES = 60_000
+NUM_PICTURES = 400
 
 Moment = Callable[[Installation, str], Callable[[], bool]]
 
@@ -47,7 +50,7 @@ def exporting(installation: Installation, job_id: str) -> Callable[[], bool]:
 
 
 MOMENTS: dict[str, tuple[str, Moment]] = {
-    "loading data": ("short", in_phase("preparing_data")),
+    "loading data": ("pictures", in_phase("preparing_data")),
     "training a GAN": ("gan", in_phase("training_gan")),
     "training": ("endless", in_phase("training")),
     "saving a checkpoint": ("endless", saving),
@@ -57,9 +60,20 @@ MOMENTS: dict[str, tuple[str, Moment]] = {
 """Where a cancel meets a job of which kind."""
 
 
+def large_pictures(parent: Path) -> Path:
+    """A folder of ten classes whose images take seconds to decode."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    Image.fromarray(noise).save(parent / "noise.png")
+    for label in range(10):
+        (parent / "pictures" / str(label)).mkdir(parents=True)
+        for number in range(NUM_PICTURES // 10):
+            (parent / "pictures" / str(label) / f"{number}.png").hardlink_to(parent / "noise.png")
+    return parent / "pictures"
+
+
 @pytest.fixture(scope="module")
 def jobs(mix: dict[str, TrainingSpec], tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainingSpec]:
-    """One that never ends, one that trains a GAN without end, one that evaluates for longer than it trains."""
+    """By what they take long for: to train, to train a GAN, to evaluate, to read their dataset."""
     path = tmp_path_factory.mktemp("many") / "many.npz"
     generator = np.random.default_rng(0)
     np.savez(
@@ -73,7 +87,14 @@ def jobs(mix: dict[str, TrainingSpec], tmp_path_factory: pytest.TempPathFactory)
     gan = endless | {"augmentation": [{"type": "gan", "epochs": 100_000, "width": 8}]}
     many = {"type": "npz", "path": str(path), "test_fraction": 0.99}
     short = spec | {"dataset": many, "training": spec["training"] | {"epochs": 1}}
-    kinds = {"endless": endless, "gan": gan, "short": short}
+    folder = {
+        "type": "image_folder",
+        "path": str(large_pictures(path.parent)),
+        "test_fraction": 0.5,
+        "image_size": [8, 8],
+    }
+    pictures = endless | {"dataset": folder}
+    kinds = {"endless": endless, "gan": gan, "short": short, "pictures": pictures}
     return {kind: TrainingSpec.model_validate_json(json.dumps(content)) for kind, content in kinds.items()}
 
 

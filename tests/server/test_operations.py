@@ -180,10 +180,10 @@ async def test_clients_cannot_make_labels(http: httpx.AsyncClient) -> None:
 
 
 async def test_metrics_say_that_the_database_is_away(http: httpx.AsyncClient, app: FastAPI, settings: Settings) -> None:
-    app.state.services.database.close()
     for path in settings.data_dir.glob("epochd.db*"):
         path.unlink()
     (settings.data_dir / "epochd.db").mkdir()
+    app.state.services.database.close()  # Last: what runs beside may open the old file until here.
     found = await values(http)
     assert found["epochd_database_up",] == 0
     assert ("epochd_workers",) not in found
