@@ -21,9 +21,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from random import SystemRandom
 
-import torch
-
 from benchmarks.alternation import table, write
+from cnn.determinism import set_threads
 from tests.faults.campaign import run
 from tests.faults.clock import JumpingClock
 from tests.faults.faults import CLOCK, KILLS, OTHERS
@@ -46,7 +45,7 @@ SETTINGS = {
 
 def main() -> int:
     arguments = parse_arguments()
-    torch.set_num_threads(1)
+    set_threads(1)
     wanted = {
         "trainer": arguments.trainer_kills,
         "worker": arguments.worker_kills,

@@ -23,6 +23,7 @@ from throughput import CROP_AND_FLIP, TUTORIAL
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.determinism import set_threads
 from cnn.events import Checkpoint
 from cnn.run import Run
 from cnn.spec import TrainingSpec
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, help="images of an epoch, for a trial; the default is all but 10 %%")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
     lines, warnings = [], []
     for name, model in MODELS.items():

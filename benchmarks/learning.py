@@ -30,6 +30,7 @@ from study_specs import checked
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.determinism import set_threads
 from cnn.errors import Diverged
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
@@ -84,7 +85,7 @@ def recorded() -> dict[str, dict[str, Any]]:
 
 def one_run(study: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any]:
     """One line of the results, in a process of the pool."""
-    torch.set_num_threads(1)
+    set_threads(1)
     (part,) = [each.variants[variant] for each in STUDIES if each.name == study]
     try:
         return measure(checked(part, seed), FashionMNIST().load(data_dir))

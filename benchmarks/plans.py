@@ -107,11 +107,11 @@ def private_bytes(pid: int) -> int:
 
 
 def train_once(folder: Path, data_dir: Path) -> None:
-    import torch  # noqa: PLC0415  (in the measured process alone)
 
+    from cnn.determinism import set_threads  # noqa: PLC0415
     from cnn.training import train  # noqa: PLC0415
 
-    torch.set_num_threads(1)
+    set_threads(1)
     spec = TrainingSpec.model_validate_json((folder / "spec.json").read_text())
     data = spec.dataset.load(data_dir)
     for _ in train(spec, data, checkpoints=folder / "checkpoints", artifacts=folder / "artifacts"):

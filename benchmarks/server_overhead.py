@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
 
 from benchmarks.alternation import Gate, Rates, table, write
 from benchmarks.servers import epochd
+from cnn.determinism import set_threads
 from cnn.events import Metrics
 from cnn.spec import TrainingSpec
 from cnn.training import train
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=16_000, help="images of an epoch")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    torch.set_num_threads(CORES)
+    set_threads(CORES)
     timings = measure(arguments.data_dir, arguments.rounds, arguments.num_train)
     rates, whole = images(timings), runs(timings)
     speeds = [

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from cnn.batches import Batches
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.determinism import set_threads
 from cnn.learner import Learner
 from cnn.models import build_network
 from cnn.spec import TrainingSpec
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a variant in a round, at least")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
 
     variants = installed_peers(data)

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
+from cnn.determinism import set_threads
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
 from cnn.run import Run
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="train the plain loop to its target once, too")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
     plain = plain_loop(data)
     runs: dict[float, list[Fast]] = {target: [] for target in arguments.targets}

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-import torch
 
+from cnn.determinism import set_threads
 from cnn.spec import TrainingSpec
 from tests.faults.installation import Installation
 from tests.faults.invariants import violations
@@ -14,7 +14,7 @@ from tests.faults.mix import make_mix
 from tests.faults.reference import Outcome, undisturbed_mix
 
 # As many as the trainers of an installation have: results depend on it.
-torch.set_num_threads(1)
+set_threads(1)
 
 QUICK = {"heartbeat_seconds": "1", "lease_seconds": "3", "cancel_grace_seconds": "3"}
 """A lease that tests can wait for. It is shorter than the time after which an abandoned trainer ends by itself, so that
