@@ -47,9 +47,10 @@ STUDIES = (
         srivastava,
         "test_accuracy",
         found=(
-            "not reproduced at this size: all five lie within one point and two standard errors of each "
-            "other. The paper trains for a million updates on 60,000 images; here are 800 on 2,000, with "
-            "weights and rates that were not tuned per row"
+            "reproduced: dropout adds 0.4 to 0.6 points to either, each more than twice its error, and with max-norm "
+            "is best, in four of five splits before dropout + L2. The three without dropout lie within one standard "
+            "error. Here are 1,500 updates on 5,000 images instead of a million on 60,000; the dropout is the "
+            "paper's, the other values were chosen in eight runs with one more seed, the same rate for all rows"
         ),
     ),
     Study(
