@@ -43,7 +43,7 @@ def spec_with(**member: Any) -> Any:
             {"type": "feature_space", "layer": "hidden", **member},
         ],
         optimizer={"type": "adam", "lr": 0.01},
-        training={"batch_size": 100, "epochs": 3},
+        training={"batch_size": 100, "epochs": 5},
     )
 
 
@@ -179,4 +179,4 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bytes(
     assert values[0] == values[1]
     artifact = next(event for event in expected if isinstance(event, Artifact) and event.name == "model.safetensors")
     assert digest(artifact.path) == digest(tmp_path / "last" / "model.safetensors")
-    assert last[-1].test_accuracy > 0.25  # Chance is 0.1; over seeds, these few steps reach 0.4 to 0.8.
+    assert last[-1].test_accuracy > 0.5
