@@ -1,4 +1,4 @@
-"""What each regularizer and each optimizer costs in a step, and what a checkpoint costs.
+"""What each regularizer and each optimizer costs in a step.
 
 python benchmarks/steps.py [--threads N] [--rounds 10] [--data-dir epochd-data]
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -22,11 +21,9 @@ from throughput import CROP_AND_FLIP, NUM_IMAGES, TUTORIAL, engine, spec_with
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
 from cnn.determinism import set_threads
-from cnn.events import Checkpoint
 from cnn.learner import Learner
 from cnn.optimizers import Optimizer
 from cnn.regularizers import Regularizer
-from cnn.run import Run
 from cnn.spec import TrainingSpec
 
 STEP = "a whole step"
@@ -86,25 +83,6 @@ def shares(rates: Rates) -> list[list[str]]:
     return lines
 
 
-def checkpoint_costs(data: Data, rounds: int) -> list[str]:
-    """Of a durable checkpoint with Adam's state: the time that training waits for it."""
-    spec = spec_with(CROP_AND_FLIP)
-    run = Run(spec, data, torch.device("cpu"), None)
-    milliseconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(rounds):
-            run.advance()
-            size = sum(path.stat().st_size for path in _saved(run, Path(folder)).iterdir())
-            milliseconds.append(1000 * run.save_seconds)
-    middle = sorted(milliseconds)[len(milliseconds) // 2]
-    return [f"{size / 1e6:.1f}", f"{middle:.1f}", f"{min(milliseconds):.1f} to {max(milliseconds):.1f}"]
-
-
-def _saved(run: Run, folder: Path) -> Path:
-    saved = next(event for event in run.save(folder) if isinstance(event, Checkpoint))
-    return saved.path
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -124,12 +102,8 @@ def main() -> None:
     variants |= {name: regularizer(name, data) for name in names_of(Regularizer)}
     variants |= {name: optimizer(name, data) for name in names_of(Optimizer)}
     rates = alternate(variants, rounds=arguments.rounds, seconds=arguments.seconds)
-    tables = [
-        table(["", "ms", "% of a step", "95 % interval", "clean"], shares(rates)),
-        "## A checkpoint",
-        table(["MB", "ms (median)", "range"], [checkpoint_costs(data, arguments.rounds)]),
-    ]
-    write("steps", "What a step is made of", tables, [rates.warning])
+    header = ["", "ms", "% of a step", "95 % interval", "clean"]
+    write("steps", "What a step is made of", [table(header, shares(rates))], [rates.warning])
 
 
 if __name__ == "__main__":

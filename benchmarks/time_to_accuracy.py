@@ -187,7 +187,8 @@ def main() -> None:
             tutorials.append(tutorial(seed, data, plain))
     command = (
         f"`python benchmarks/time_to_accuracy.py --threads {arguments.threads} --seeds {arguments.seeds} "
-        f"--tutorial-seeds {arguments.tutorial_seeds}{' --real' if arguments.real else ''}`"
+        f"--tutorial-seeds {arguments.tutorial_seeds} --targets {' '.join(map(str, arguments.targets))}"
+        f"{' --real' if arguments.real else ''}`"
     )
     everything = [*tutorials, *(run for found in runs.values() for run in found)]
     dirty = sum(not run.clean for run in everything)
