@@ -23,7 +23,7 @@ from tests.server.seeding import Seed
 from tests.server.serving import Server
 from worker.datasets import incoming
 from worker.settings import Settings
-from worker.store.tables import uploads
+from worker.store.dataset_tables import uploads
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -25,7 +25,8 @@ from tests.server.seeding import Seed
 from tests.server.serving import serving
 from tests.server.test_auth import bearer
 from worker.settings import Settings, child_environment
-from worker.store import deliveries, tables
+from worker.store import deliveries
+from worker.store import webhook_tables as tables
 from worker.store.deliveries import DeliveryStatus
 from worker.store.keys import Scope
 

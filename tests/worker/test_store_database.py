@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
 from cnn.spec import TrainingSpec
-from worker.store import jobs, tables
+from worker.store import dataset_tables, jobs, tables, webhook_tables  # noqa: F401  (in the metadata, too)
 from worker.store.database import Database, DatabaseUnavailable
 
 

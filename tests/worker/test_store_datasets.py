@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import JobStatus
-from worker.store import attempts, datasets, jobs, tables, uploads
+from worker.store import attempts, dataset_tables, datasets, jobs, uploads
 from worker.store.database import Database
 from worker.store.datasets import Dataset, DatasetInUse, DatasetStatus
 
@@ -71,7 +71,7 @@ def test_expired_uploads_go_unless_a_dataset_is_read_from_them(database: Databas
         kept, _ = uploads.create(c, owner_id=None, filename=None, size=10, sha256=SHA256)
         assert uploads.remove_expired(c) == []
         past = datetime.now(UTC) - timedelta(seconds=1)
-        c.execute(update(tables.uploads).where(tables.uploads.c.id != kept.id).values(expires_at=past))
+        c.execute(update(dataset_tables.uploads).where(dataset_tables.uploads.c.id != kept.id).values(expires_at=past))
         assert uploads.in_use(c, dataset.upload_id)
         assert uploads.remove_expired(c) == [other.id]
         datasets.refuse(c, dataset.id, {"findings": []})
@@ -156,7 +156,7 @@ def test_sheets_are_drawn_once_and_go_with_their_dataset(database: Database) -> 
         datasets.finish_sheet(c, "k", "cannot")
         assert datasets.waiting_sheets(c) == []
         assert datasets.want_sheet(c, key="k", dataset_id=dataset.id, spec={"a": 1}).error == "cannot"
-        c.execute(update(tables.sheets).values(finished_at=datetime.now(UTC) - timedelta(hours=2)))
+        c.execute(update(dataset_tables.sheets).values(finished_at=datetime.now(UTC) - timedelta(hours=2)))
         assert datasets.want_sheet(c, key="k", dataset_id=dataset.id, spec={"a": 1}).error is None
         datasets.remove(c, dataset.id)
         assert datasets.waiting_sheets(c) == []

@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobError, JobStatus
-from worker.store import attempts, claims, intents, jobs, keys, quotas, tables
+from worker.store import attempts, claims, dataset_tables, intents, jobs, keys, quotas, tables
 from worker.store.database import Database
 from worker.store.keys import Limits, Scope
 from worker.store.quotas import QuotaExceeded, Usage
@@ -169,7 +169,7 @@ def test_stored_bytes_are_those_of_artifacts_uploads_and_datasets_and_what_is_re
         attempts.finish(c, running.id, running.token, JobStatus.FAILED, reason="diverged", error=FAILURE)
         assert quotas.usage(c, key_id).stored_bytes == 300
         c.execute(
-            insert(tables.uploads).values(
+            insert(dataset_tables.uploads).values(
                 id="up_1", owner_id=key_id, bytes=5000, sha256="0" * 64, received=0, created_at=now, expires_at=now
             )
         )

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from cnn.spec import TrainingSpec
 from worker.jobs import JobStatus
-from worker.store import deliveries, event_log, intents, jobs, keys, tables, webhooks
+from worker.store import deliveries, event_log, intents, jobs, keys, webhook_tables, webhooks
 from worker.store.database import Database
 from worker.store.deliveries import DELAYS, KEPT, LEASE, MAX_ATTEMPTS, Claim, DeliveryStatus, Outcome
 from worker.store.keys import Scope
@@ -54,7 +54,7 @@ def enqueue(database: Database, limit: int = 500) -> None:
 
 
 def told(database: Database, webhook: Webhook) -> list[tuple[str, str | None]]:
-    """Type and job of each message, oldest first."""
+    """Type and job of each message, by type."""
     with database.read() as c:
         return sorted((each.type, each.job_id) for each in deliveries.page(c, webhook.id, limit=1000))
 
@@ -67,6 +67,15 @@ def claim(database: Database, webhook: Webhook, now: datetime) -> Claim | None:
 def record(database: Database, claim: Claim, outcome: Outcome, now: datetime) -> None:
     with database.write() as c:
         deliveries.record(c, claim.delivery, outcome, now)
+
+
+def attempt_test(database: Database, webhook: Webhook, outcome: Outcome, now: datetime) -> None:
+    """A message that tells nothing, and the outcome of its first attempt."""
+    with database.write() as c:
+        deliveries.add_test(c, webhook)
+    claimed = claim(database, webhook, datetime.now(UTC))
+    assert claimed is not None
+    record(database, claimed, outcome, now)
 
 
 def only_delivery(database: Database, webhook: Webhook) -> deliveries.Delivery:
@@ -260,7 +269,7 @@ def test_a_webhook_that_takes_other_messages_stays_enabled(database: Database) -
     now = datetime.now(UTC) + timedelta(seconds=1)
     with database.write() as c:
         poison = deliveries.add_test(c, receiver)
-        c.execute(update(tables.deliveries).values(attempts=MAX_ATTEMPTS - 1))
+        c.execute(update(webhook_tables.deliveries).values(attempts=MAX_ATTEMPTS - 1))
         deliveries.add_test(c, receiver)
     claims = [claim(database, receiver, now) for _ in range(2)]
     for claimed in reversed(claims):
@@ -291,12 +300,8 @@ def test_while_disabled_nothing_is_told_and_enabled_what_was_pending(database: D
 
 def test_a_receiver_that_is_gone_is_told_nothing_more(database: Database) -> None:
     receiver = webhook(database)
-    with database.write() as c:
-        deliveries.add_test(c, receiver)
-    now = datetime.now(UTC)
-    claimed = claim(database, receiver, now)
-    assert claimed is not None
-    record(database, claimed, Outcome(status_code=410, error="expected 200, got 410", gone=True), now)
+    gone = Outcome(status_code=410, error="expected 200, got 410", gone=True)
+    attempt_test(database, receiver, gone, datetime.now(UTC))
     assert only_delivery(database, receiver).status == DeliveryStatus.FAILED
     with database.read() as c:
         assert "410" in str(webhooks.get(c, receiver.id).disabled_reason)
@@ -307,12 +312,8 @@ def test_a_receiver_that_is_gone_is_told_nothing_more(database: Database) -> Non
 )
 def test_a_receiver_may_ask_for_time(database: Database, asked: timedelta, expected: timedelta) -> None:
     receiver = webhook(database)
-    with database.write() as c:
-        deliveries.add_test(c, receiver)
     now = datetime.now(UTC)
-    claimed = claim(database, receiver, now)
-    assert claimed is not None
-    record(database, claimed, Outcome(status_code=503, error="busy", retry_after=asked), now)
+    attempt_test(database, receiver, Outcome(status_code=503, error="busy", retry_after=asked), now)
     due = only_delivery(database, receiver).due_at
     assert due is not None
     assert expected <= due - now <= expected * 1.2
@@ -335,11 +336,7 @@ def test_after_a_rotation_the_old_secret_signs_for_a_day(database: Database) -> 
 def test_finished_deliveries_are_dropped_after_a_week(database: Database, spec: TrainingSpec) -> None:
     receiver = webhook(database, [EventType.CANCELLED])
     for age in (timedelta(days=8), timedelta(days=6)):
-        with database.write() as c:
-            deliveries.add_test(c, receiver)
-        claimed = claim(database, receiver, datetime.now(UTC))
-        assert claimed is not None
-        record(database, claimed, Outcome(status_code=200), datetime.now(UTC) - age)
+        attempt_test(database, receiver, Outcome(status_code=200), datetime.now(UTC) - age)
     job_id = cancelled(database, spec)
     enqueue(database)
     assert told(database, receiver) == [("job.cancelled", job_id), ("webhook.test", None)]

@@ -13,7 +13,8 @@ from ulid import ULID
 
 from worker.jobs import JobStatus
 from worker.store import uploads
-from worker.store.tables import datasets, jobs, sheets
+from worker.store.dataset_tables import datasets, sheets
+from worker.store.tables import jobs
 from worker.store.uploads import Upload
 
 MAX_ATTEMPTS = 3

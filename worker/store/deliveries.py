@@ -21,7 +21,8 @@ from ulid import ULID
 from worker.store import event_log
 from worker.store import webhooks as webhook_store
 from worker.store.keys import Scope
-from worker.store.tables import api_keys, deliveries, events, jobs, webhook_cursor, webhooks
+from worker.store.tables import api_keys, events, jobs
+from worker.store.webhook_tables import deliveries, webhook_cursor, webhooks
 from worker.store.webhooks import TEST_TYPE, Webhook
 
 DELAYS = tuple(timedelta(seconds=seconds) for seconds in (5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600))

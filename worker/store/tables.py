@@ -1,4 +1,4 @@
-"""The tables, and the two column types that SQLite and PostgreSQL do not share."""
+"""The tables of jobs, keys and workers, and the two column types that SQLite and PostgreSQL do not share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ class Timestamp(TypeDecorator[datetime]):
 Json = JSON(none_as_null=True)
 
 
-def _one_of(column: str, values: list[str]) -> str:
+def one_of(column: str, values: list[str]) -> str:
+    """SQL condition of a check that a column has one of these values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return f"{column} IN ({listed})"
 
@@ -112,14 +113,14 @@ jobs = Table(
     Column("started_at", Timestamp),
     Column("finished_at", Timestamp),
     Column("updated_at", Timestamp, nullable=False),
-    CheckConstraint(_one_of("status", list(JobStatus)), name="status"),
-    CheckConstraint(f"intent IS NULL OR ({_one_of('intent', list(Intent))} AND status = 'running')", name="intent"),
+    CheckConstraint(one_of("status", list(JobStatus)), name="status"),
+    CheckConstraint(f"intent IS NULL OR ({one_of('intent', list(Intent))} AND status = 'running')", name="intent"),
     CheckConstraint("(status = 'running') = (phase IS NOT NULL)", name="phase"),
     CheckConstraint("(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished_at"),
     CheckConstraint("(status = 'succeeded') = (result IS NOT NULL)", name="result"),
     CheckConstraint("(status = 'failed') = (error IS NOT NULL)", name="error"),
-    CheckConstraint(f"pause_reason IS NULL OR {_one_of('pause_reason', list(PauseReason))}", name="pause_reason"),
-    CheckConstraint(_one_of("on_domain_change", list(OnDomainChange)), name="on_domain_change"),
+    CheckConstraint(f"pause_reason IS NULL OR {one_of('pause_reason', list(PauseReason))}", name="pause_reason"),
+    CheckConstraint(one_of("on_domain_change", list(OnDomainChange)), name="on_domain_change"),
     CheckConstraint("status <> 'running' OR (worker_id IS NOT NULL AND attempt > 0 AND token > 0)", name="running"),
     Index(None, "status", "id"),
     Index(None, "name", "id", "status", "owner_id"),  # the last two are no order: see the index of the queue
@@ -179,7 +180,7 @@ api_keys = Table(
     Column("max_stored_bytes", BigInteger),
     Column("max_device_seconds", BigInteger),
     Column("device_seconds", Float(53), nullable=False),
-    CheckConstraint(_one_of("scope", ["read", "submit", "admin"]), name="scope"),
+    CheckConstraint(one_of("scope", ["read", "submit", "admin"]), name="scope"),
     CheckConstraint("length(sha256) = 64", name="sha256"),
     Index(None, "sha256", unique=True),
 )
@@ -291,114 +292,5 @@ workers = Table(
     Column("last_seen_at", Timestamp, nullable=False),
     Column("cpu_domain", Text),
     Column("cuda_domain", Text),
-    CheckConstraint(_one_of("status", ["active", "draining", "stopped"]), name="status"),
+    CheckConstraint(one_of("status", ["active", "draining", "stopped"]), name="status"),
 )
-
-uploads = Table(
-    "uploads",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("owner_id", Text),
-    Column("filename", Text),
-    Column("bytes", BigInteger, nullable=False),
-    Column("sha256", Text, nullable=False),
-    Column("received", BigInteger, nullable=False),
-    Column("created_at", Timestamp, nullable=False),
-    Column("expires_at", Timestamp, nullable=False),
-    Column("completed_at", Timestamp),
-    CheckConstraint("received >= 0 AND received <= bytes", name="received"),
-    CheckConstraint("completed_at IS NULL OR received = bytes", name="completed_at"),
-    CheckConstraint("length(sha256) = 64", name="sha256"),
-    Index(None, "sha256"),
-    Index(None, "expires_at"),
-)
-
-datasets = Table(
-    "datasets",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("owner_id", Text),
-    Column("name", Text, nullable=False),
-    Column("format", Json, nullable=False),
-    Column("upload_id", Text, nullable=False),
-    Column("upload_sha256", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("digest", Text),
-    Column("content", Json),
-    Column("bytes", BigInteger),
-    Column("report", Json),
-    Column("created_at", Timestamp, nullable=False),
-    Column("finished_at", Timestamp),
-    CheckConstraint(_one_of("status", ["validating", "ready", "refused"]), name="status"),
-    CheckConstraint("(status = 'ready') = (digest IS NOT NULL)", name="digest"),
-    CheckConstraint("(status = 'ready') = (content IS NOT NULL)", name="content"),
-    CheckConstraint("(status = 'validating') = (finished_at IS NULL)", name="finished_at"),
-    Index(None, "status"),
-    Index(None, "digest"),
-)
-
-sheets = Table(
-    "sheets",
-    metadata,
-    Column("key", Text, primary_key=True),
-    Column("dataset_id", Text, ForeignKey("datasets.id"), nullable=False),
-    Column("spec", Json, nullable=False),
-    Column("error", Text),
-    Column("requested_at", Timestamp, nullable=False),
-    Column("finished_at", Timestamp),
-    CheckConstraint("error IS NULL OR finished_at IS NOT NULL", name="error"),
-    Index(None, "finished_at"),
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("owner_id", Text),
-    Column("url", Text, nullable=False),
-    Column("types", Json, nullable=False),
-    Column("secret", Text, nullable=False),
-    Column("old_secret", Text),
-    Column("old_secret_until", Timestamp),
-    Column("after_number", BigInteger, nullable=False),
-    Column("created_at", Timestamp, nullable=False),
-    Column("last_delivered_at", Timestamp),
-    Column("disabled_at", Timestamp),
-    Column("disabled_reason", Text),
-    CheckConstraint("(old_secret IS NULL) = (old_secret_until IS NULL)", name="old_secret"),
-    CheckConstraint("(disabled_at IS NULL) = (disabled_reason IS NULL)", name="disabled"),
-    Index(None, "owner_id", "id"),
-)
-
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("webhook_id", Text, ForeignKey("webhooks.id"), nullable=False),
-    Column("job_id", Text),
-    Column("type", Text, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("status_code", Integer),
-    Column("error", Text),
-    Column("created_at", Timestamp, nullable=False),
-    Column("due_at", Timestamp),
-    Column("finished_at", Timestamp),
-    CheckConstraint(_one_of("status", ["pending", "delivered", "failed"]), name="status"),
-    CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="due_at"),
-    CheckConstraint("(status = 'pending') = (finished_at IS NULL)", name="finished_at"),
-    Index(None, "webhook_id", "id"),
-    Index(None, "due_at"),
-    Index(None, "finished_at"),
-)
-
-webhook_cursor = Table(
-    "webhook_cursor",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("last", BigInteger, nullable=False),
-    CheckConstraint("id = 1", name="id"),
-)
-"""One row: the newest number of an event that deliveries were made of."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, delete, func, insert, select, update
 from ulid import ULID
 
-from worker.store.tables import datasets, uploads
+from worker.store.dataset_tables import datasets, uploads
 
 KEPT = timedelta(hours=24)
 """How long an upload is kept after its last part."""

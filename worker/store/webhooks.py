@@ -17,7 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_
 from ulid import ULID
 
 from worker.store import event_log
-from worker.store.tables import api_keys, deliveries, webhooks
+from worker.store.tables import api_keys
+from worker.store.webhook_tables import deliveries, webhooks
 
 TEST_TYPE = "webhook.test"
 SECRET_BYTES = 32

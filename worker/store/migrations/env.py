@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from alembic import context
 
+from worker.store import dataset_tables, webhook_tables  # noqa: F401  (their tables are in the metadata, too)
 from worker.store.tables import Timestamp, metadata
 
 
