@@ -65,6 +65,27 @@ PUBLIC = (
 """The routes that need no key. `/openapi.json` needs none either: like its page, it holds nothing of this server."""
 READING = (predictions.predict,)
 """The routes that a key of scope `read` may ask though their method is one for changes."""
+ROUTES = (
+    jobs,
+    batch,
+    intents,
+    attempts,
+    metrics,
+    events,
+    logs,
+    artifacts,
+    predictions,
+    plans,
+    uploads,
+    datasets,
+    keys,
+    webhooks,
+    operations,
+    health,
+    documentation,
+    problem_pages,
+    ui,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -87,27 +108,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(Authentication(PUBLIC, READING, RateLimiter(settings.rate_limit)))],
         responses=openapi.problems(401, 403, 429),
     )
-    for routes in (
-        jobs,
-        batch,
-        intents,
-        attempts,
-        metrics,
-        events,
-        logs,
-        artifacts,
-        predictions,
-        plans,
-        uploads,
-        datasets,
-        keys,
-        webhooks,
-        operations,
-        health,
-        documentation,
-        problem_pages,
-        ui,
-    ):
+    for routes in ROUTES:
         app.include_router(routes.router)
     app.include_router(keys.own_router)
     app.state.metrics = RequestMetrics()

@@ -51,3 +51,24 @@ class Queue(Answer):
 
 class QueuePage(Page[Queue]):
     """There is one queue."""
+
+
+class Health(Answer):
+    status: str
+
+
+class Check(Answer):
+    ok: bool
+    detail: str
+
+
+class Readiness(Answer):
+    status: str
+    checks: dict[str, Check]
+
+
+class Version(Answer):
+    version: str
+    """Of the software."""
+    api: str
+    """Of this contract: the first part of the paths."""

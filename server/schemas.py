@@ -286,24 +286,3 @@ class AttemptPage(Page[Attempt]):
 
 class ArtifactPage(Page[Artifact]):
     """Artifacts, the weights first."""
-
-
-class Health(Answer):
-    status: str
-
-
-class Check(Answer):
-    ok: bool
-    detail: str
-
-
-class Readiness(Answer):
-    status: str
-    checks: dict[str, Check]
-
-
-class Version(Answer):
-    version: str
-    """Of the software."""
-    api: str
-    """Of this contract: the first part of the paths."""

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import Connection
 
 from cnn.spec import TrainingSpec
-from server import schemas
+from server import operation_schemas as schemas
 from server.errors import Unavailable
 from server.openapi import problems
 from server.schemas import ErrorItem
