@@ -39,7 +39,9 @@ def add(
 @app.command("ls")
 def list_webhooks(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """List webhooks, newest first."""
-    table = Table(Column("id", no_wrap=True), "url", "types", "status", "last delivered", box=None)
+    url_column, status_column = Column("url", overflow="fold"), Column("status", overflow="fold")
+    types_column = Column("types", no_wrap=True)
+    table = Table(Column("id", no_wrap=True), url_column, types_column, status_column, "last delivered", box=None)
     with connect(url) as client:
         for webhook in client.webhooks.list():
             if as_json:
@@ -47,7 +49,7 @@ def list_webhooks(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
                 continue
             status = "enabled" if webhook.enabled else f"disabled: {webhook.disabled_reason}"
             last = f"{webhook.last_delivered_at:%Y-%m-%d %H:%M}" if webhook.last_delivered_at else "never"
-            table.add_row(webhook.id, escape(webhook.url), ", ".join(webhook.types), escape(status), last)
+            table.add_row(webhook.id, escape(webhook.url), "\n".join(webhook.types), escape(status), last)
     if not as_json:
         out.print(table)
 
