@@ -1,7 +1,4 @@
-"""How late events arrive on many open streams: one event a second for each job, one stream for each.
-
-python -m benchmarks.streams --streams 200 --seconds 10
-"""
+"""How late events arrive on many open streams, one for each job: `python -m benchmarks.streams`, half a minute."""
 
 from __future__ import annotations
 
@@ -9,21 +6,19 @@ import argparse
 import asyncio
 import json
 import os
-import resource
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 
+from benchmarks.alternation import table, write
+from benchmarks.servers import api
 from cnn.spec import TrainingSpec
-from worker.settings import Settings, child_environment
+from worker.settings import Settings
 from worker.store import attempts, events, jobs
 from worker.store.database import Database
 
@@ -39,7 +34,7 @@ def make_jobs(database: Database, count: int) -> list[str]:
     return ids
 
 
-def write(database: Database, ids: list[str], seconds: float) -> None:
+def append_events(database: Database, ids: list[str], seconds: float) -> None:
     """One event a second for each job, spread over the second as the jobs of many workers are."""
     begun = time.monotonic()
     for index in range(int(seconds * len(ids))):
@@ -70,7 +65,7 @@ async def measure(url: str, ids: list[str], database: Database, seconds: float) 
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
         tasks = [asyncio.create_task(collect(job_id)) for job_id in ids]
         await asyncio.sleep(2)  # until all streams are open
-        await asyncio.to_thread(write, database, ids, seconds)
+        await asyncio.to_thread(append_events, database, ids, seconds)
         await asyncio.sleep(1)
         for task in tasks:
             task.cancel()
@@ -78,50 +73,40 @@ async def measure(url: str, ids: list[str], database: Database, seconds: float) 
     return sorted(lags)
 
 
-def wait_until_up(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            httpx.get(f"{url}/healthz").raise_for_status()
-            return
-        except httpx.TransportError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+def cpu_seconds(pid: int) -> float:
+    """Of user and system time, since the process began."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streams", description="Time events on open streams.")
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(data_dir=Path(folder), redis_url="redis://127.0.0.1:1/0", port=port, auth="off")
-        database = Database(settings.resolved_database_url())
-        database.migrate()
-        ids = make_jobs(database, options.streams)
-        command = [sys.executable, "-m", "server"]
-        with subprocess.Popen(command, env=child_environment(settings), stdout=subprocess.DEVNULL) as server:
-            try:
-                url = f"http://127.0.0.1:{port}"
-                wait_until_up(url)
-                lags = asyncio.run(measure(url, ids, database, options.seconds))
-            finally:
-                server.send_signal(signal.SIGTERM)
-                _, _, usage = os.wait4(server.pid, 0)
-                server.returncode = 0
-        database.close()
-    expected = int(options.seconds * options.streams)
-    report(lags, expected, usage, options)
-
-
-def report(lags: list[float], expected: int, usage: resource.struct_rusage, options: argparse.Namespace) -> None:
-    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
-    told = ", ".join(f"{name} {1000 * lags[int(share * (len(lags) - 1))]:.0f} ms" for name, share in shares.items())
-    print(f"{options.streams} streams, {options.seconds:g} s: {len(lags)} of {expected} events arrived; lag {told}")
-    print(f"server: {usage.ru_utime + usage.ru_stime:.1f} s of CPU, {usage.ru_maxrss / 1024:.0f} MB at most")
+    with tempfile.TemporaryDirectory(prefix="epochd-streams-") as folder:
+        settings = Settings(data_dir=Path(folder, "data"), auth="off")
+        settings.data_dir.mkdir()
+        with closing(Database(settings.resolved_database_url())) as database:
+            database.migrate()
+            ids = make_jobs(database, options.streams)
+            with api(settings) as server:
+                lags = asyncio.run(measure(str(server.http.base_url), ids, database, options.seconds))
+                memory, cpu = server.megabytes()[1], cpu_seconds(server.pid)
+    times = [f"{1000 * lags[int(share * (len(lags) - 1))]:.0f}" for share in (0.5, 0.99, 1)]
+    row = [str(options.streams), f"{len(lags)} of {options.seconds * options.streams:.0f}", *times]
+    header = (
+        "streams",
+        "events that arrived",
+        "lag p50, ms",
+        "p99",
+        "longest",
+        "CPU of the API, s",
+        "its private memory, MB",
+    )
+    asked = f"--streams {options.streams} --seconds {options.seconds:g}"
+    note = f"`python -m benchmarks.streams {asked}`: an event a second on each stream; CPU and memory are the API's."
+    write("streams", "Lag of open event streams", [table(header, [[*row, f"{cpu:.1f}", f"{memory:.0f}"]])], [note])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 
@@ -49,7 +50,10 @@ def main() -> int:
         sys.stderr.write(f"the API cannot start: {error}\n")
         return 2
     log_format.configure(settings)
-    Server(create_app(settings), host=settings.host, port=settings.port).run()
+    server = Server(create_app(settings), host=settings.host, port=settings.port)
+    gc.collect()
+    gc.freeze()  # otherwise each full collection looks at all modules and routes again, and every answer waits for it
+    server.run()
     return 0
 
 

@@ -136,13 +136,17 @@ class JobFilter:
             terms.append(jobs.c.owner_id == self.owner_id)
         if self.name is not None:
             terms.append(jobs.c.name == self.name)
+        # Each index begins at its own bounds: PostgreSQL concludes none of them from those of another.
+        ids = [jobs.c.id, *(rows.c.job_id for _, rows in tagged)]
         # Ids sort by time, and have an index; a clock that was put right shifts them against `created_at`.
         if self.created_after is not None:
-            terms += [jobs.c.created_at > self.created_after, job_id > _id_at(self.created_after - CLOCK_SHIFT)]
+            first = _id_at(self.created_after - CLOCK_SHIFT)
+            terms += [jobs.c.created_at > self.created_after, *(column > first for column in ids)]
         if self.created_before is not None:
-            terms += [jobs.c.created_at < self.created_before, job_id < _id_at(self.created_before + CLOCK_SHIFT)]
+            end = _id_at(self.created_before + CLOCK_SHIFT)
+            terms += [jobs.c.created_at < self.created_before, *(column < end for column in ids)]
         if before is not None:
-            terms.append(job_id < before)
+            terms += [column < before for column in ids]
         return select(job_id.label("id")).where(*terms).order_by(job_id.desc()).limit(limit).correlate(None)
 
 
