@@ -102,16 +102,22 @@ def prepare(settings: Settings, number: int) -> tuple[str, str]:
             _, secret = keys.create(c, name="all", scope="admin")
             owner, own_secret = keys.create(c, name="own", scope="submit")
         fill(database, SPEC, number, lambda index: anything(index, owner.id))
+    tidy(settings)
+    return secret, own_secret
+
+
+def tidy(settings: Settings) -> None:
+    """What PostgreSQL does by itself, minutes after so many rows were written."""
     if settings.database_url is not None:
         with psycopg.connect(settings.database_url, autocommit=True) as connection:
-            connection.execute("VACUUM ANALYZE")  # what the server does by itself within minutes
-    return secret, own_secret
+            connection.execute("VACUUM ANALYZE")
 
 
 def queue_everything(settings: Settings) -> None:
     ended = {"finished_at": None, "result": None, "error": None, "phase": None}
     with closing(Database(settings.resolved_database_url())) as database, database.write() as c:
         c.execute(update(jobs).values(status=JobStatus.QUEUED, **ended))
+    tidy(settings)
 
 
 def anything(index: int, owner_id: str) -> dict[str, Any]:

@@ -19,9 +19,9 @@ REPORT_BYTES = 60 * MEGABYTE
 LABEL_BYTES = 8
 EXPORT_COPIES = 5
 """Of the weights, beside the state of the run, while `model.onnx` is written and compared."""
-EVALUATION_BATCH = 1000
-EVALUATION_VALUES = 4_000_000
-"""As `evaluation.py` cuts a split; a test compares."""
+EVALUATION_BATCH = 250
+EVALUATION_VALUES = 2_000_000
+"""As `evaluation.py` cuts a split on a CPU; a test compares."""
 
 
 def steps_per_epoch(spec: TrainingSpec) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-MAX_BATCH = 1000
-MAX_BATCH_VALUES = 4_000_000
+MAX_BATCH = {"cpu": 250, "cuda": 1000}
+"""Activations of larger batches leave a CPU's caches, and malloc takes them anew from the system each time."""
+MAX_BATCH_VALUES = {"cpu": 2_000_000, "cuda": 4_000_000}
 """Pixels of a batch, which bound the memory that large images take."""
 TOP = 5
 """A top-5 accuracy says something where there are more classes."""
@@ -48,7 +49,8 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     in_top5: Tensor | None = None
     predicted, confidence = [], []
-    size = max(1, min(MAX_BATCH, MAX_BATCH_VALUES // images[0].numel()))
+    kind = images.device.type
+    size = max(1, min(MAX_BATCH[kind], MAX_BATCH_VALUES[kind] // images[0].numel()))
     for batch, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
         inputs = batch.contiguous(memory_format=torch.channels_last)
         logits = functional_call(network, dict(weights), (inputs,))

@@ -62,7 +62,10 @@ def test_work_of_a_run_by_hand() -> None:
 
 
 def test_the_batches_of_an_evaluation_are_those_of_evaluate() -> None:
-    assert (costs.EVALUATION_BATCH, costs.EVALUATION_VALUES) == (evaluation.MAX_BATCH, evaluation.MAX_BATCH_VALUES)
+    assert (costs.EVALUATION_BATCH, costs.EVALUATION_VALUES) == (
+        evaluation.MAX_BATCH["cpu"],
+        evaluation.MAX_BATCH_VALUES["cpu"],
+    )
 
 
 def test_memory_of_weights_counts_what_the_learner_holds(digits: Data) -> None:
@@ -85,7 +88,7 @@ def test_an_evaluation_holds_the_input_of_a_residual_block_while_its_branch_work
     head = [{"type": "flatten"}, {"type": "linear", "out_features": 10}]
     block = {"type": "residual", "layers": [conv, {"type": "relu"}]}
     plain, residual = spec(conv, conv, {"type": "relu"}, *head), spec(conv, block, *head)
-    image = FLOAT_BYTES * 8 * 8 * 8 * 1000
+    image = FLOAT_BYTES * 8 * 8 * 8 * costs.EVALUATION_BATCH
     assert memory(plain).evaluation == costs.REPORT_BYTES + 2 * image
     assert memory(residual).evaluation == costs.REPORT_BYTES + 3 * image
 
