@@ -16,6 +16,8 @@ from worker.store.event_log import LoggedEvent
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+UNHEARD_SECONDS = 1.0
+"""While nobody listens: a poll in vain takes time from the jobs that train on this machine."""
 OUTAGE_SECONDS = 1.0
 BATCH = 500
 CAPACITY = 1000
@@ -74,7 +76,8 @@ class Tailer:
         self._per_key: Counter[str] = Counter()
         self._last = 0
         self._ended = False
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -97,7 +100,8 @@ class Tailer:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join()
 
@@ -108,6 +112,7 @@ class Tailer:
         if self._ended or not self.has_room(key_id):
             listener.close()
         self._listeners.add(listener)
+        self._wake.set()
         if key_id is not None:
             self._per_key[key_id] += 1
         try:
@@ -124,24 +129,29 @@ class Tailer:
             listener.close()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        seconds = POLL_SECONDS
-        while not self._stopping.wait(seconds):
+        while not self._stopping:
             try:
                 num_read = self._read(loop)
             except DatabaseUnavailable as error:
                 logger.warning("events cannot be followed: %s", error)
-                seconds = OUTAGE_SECONDS
+                self._pause(OUTAGE_SECONDS)
             else:
-                seconds = 0 if num_read == BATCH else POLL_SECONDS
+                if num_read < BATCH:
+                    self._pause(POLL_SECONDS if self._listeners else UNHEARD_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, or until somebody begins to listen or the server stops."""
+        self._wake.wait(seconds)
+        self._wake.clear()
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> int:
         with self._database.read() as c:
             unnumbered = event_log.has_unnumbered(c)
+            events = event_log.after(c, self._last, BATCH)
         if unnumbered:
             with self._database.write() as c:
                 event_log.give_numbers(c)
-        with self._database.read() as c:
-            events = event_log.after(c, self._last, BATCH)
+                events = event_log.after(c, self._last, BATCH)
         if events:
             self._last = events[-1].number
             loop.call_soon_threadsafe(self._hand_over, events)
