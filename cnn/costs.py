@@ -12,7 +12,7 @@ from cnn.optimizers import Optimizer
 from cnn.spec import TrainingSpec
 
 MEGABYTE = 2**20
-BASE_BYTES = 375 * MEGABYTE
+BASE_BYTES = 395 * MEGABYTE
 """Torch and what it loads, in a trainer that has not been forked from a warm launcher."""
 REPORT_BYTES = 60 * MEGABYTE
 """Torchmetrics and onnxruntime, which the end of a run needs."""

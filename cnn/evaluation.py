@@ -46,25 +46,31 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=images.device)
-    in_top5: Tensor | None = None
-    predicted, confidence = [], []
-    kind = images.device.type
-    size = max(1, min(MAX_BATCH[kind], MAX_BATCH_VALUES[kind] // images[0].numel()))
-    for batch, targets in zip(torch.split(images, size), torch.split(labels, size), strict=True):
-        inputs = batch.contiguous(memory_format=torch.channels_last)
-        logits = functional_call(network, dict(weights), (inputs,))
-        if mirror:
-            logits = (logits + functional_call(network, dict(weights), (inputs.flip(3),))) / 2
+    device = images.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    in_top5 = torch.zeros((), dtype=torch.int64, device=device)
+    # Made before the batches: what small things stay among their activations would cut malloc's heap to pieces.
+    predicted = torch.empty(len(images), dtype=torch.int64, device=device)
+    confidence = torch.empty(len(images), dtype=torch.float64, device=device)
+    size = max(1, min(MAX_BATCH[device.type], MAX_BATCH_VALUES[device.type] // images[0].numel()))
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        logits = _logits(network, weights, images[part], mirror=mirror)
         precise = logits.double()
-        loss += cross_entropy(precise, targets, reduction="sum")
-        predicted.append(logits.argmax(dim=1))
-        confidence.append(precise.softmax(dim=1).amax(dim=1))
+        loss += cross_entropy(precise, labels[part], reduction="sum")
+        predicted[part] = logits.argmax(dim=1)
+        confidence[part] = precise.softmax(dim=1).amax(dim=1)
         if logits.shape[1] > TOP:
-            found = (logits.topk(TOP, dim=1).indices == targets[:, None]).sum()
-            in_top5 = found if in_top5 is None else in_top5 + found
+            in_top5 += (logits.topk(TOP, dim=1).indices == labels[part, None]).sum()
     network.train(training)
-    classes = torch.cat(predicted)
-    accuracy = int((classes == labels).sum()) / len(labels)
-    top5_accuracy = None if in_top5 is None else int(in_top5) / len(labels)
-    return Score(loss.item() / len(labels), accuracy, top5_accuracy, classes, torch.cat(confidence))
+    accuracy = int((predicted == labels).sum()) / len(labels)
+    top5_accuracy = in_top5.item() / len(labels) if logits.shape[1] > TOP else None
+    return Score(loss.item() / len(labels), accuracy, top5_accuracy, predicted, confidence)
+
+
+def _logits(network: nn.Module, weights: Mapping[str, Tensor], images: Tensor, *, mirror: bool) -> Tensor:
+    inputs = images.contiguous(memory_format=torch.channels_last)
+    logits: Tensor = functional_call(network, dict(weights), (inputs,))
+    if mirror:
+        logits = (logits + functional_call(network, dict(weights), (inputs.flip(3),))) / 2
+    return logits
