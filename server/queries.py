@@ -20,7 +20,7 @@ class QueryParameters(BaseModel):
 
 
 def _split(values: Sequence[str]) -> list[str]:
-    return [part for value in values for part in value.split(",") if part]
+    return [part for value in values for part in value.split(",")]
 
 
 Several = Annotated[tuple[T, ...], BeforeValidator(_split)]
