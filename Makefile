@@ -10,11 +10,11 @@ SUITES := tests/cnn tests/worker tests/server tests/integration tests/browser te
 DATA_DIR := $(or $(EPOCHD_DATA_DIR),epochd-data)
 
 .NOTPARALLEL:
-.PHONY: demo test test-all lint docs bench chaos install lock data services clean
+.PHONY: demo test test-all lint docs bench chaos install kernels lock data services clean
 
 # The server runs on a free port and is stopped with everything it started, however the recipe ends. Job control keeps a
 # Ctrl-C from it, so that demo.py can still cancel its job.
-demo: .venv/installed data
+demo: .venv/installed kernels data
 	@set -m; export EPOCHD_DATA_DIR=$(DATA_DIR); log=$(DATA_DIR)/demo.log; mkdir -p $(DATA_DIR); \
 	export EPOCHD_PORT=$$($(BIN)/python -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'); \
 	$(BIN)/epochd up --dev >"$$log" 2>&1 & server=$$!; \
@@ -50,7 +50,7 @@ docs: .venv/installed-dev
 	$(BIN)/python docs/techniques.py
 
 # About an hour, on a machine that does nothing else; each writes its table to benchmarks/results.
-bench: .venv/installed-bench data
+bench: .venv/installed-bench kernels data
 	$(BIN)/python benchmarks/throughput.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/steps.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/augmentation.py
@@ -62,7 +62,11 @@ bench: .venv/installed-bench data
 chaos: .venv/installed-dev services
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
 
-install: .venv/installed
+install: .venv/installed kernels
+
+# Compiled for this machine. Where there is no compiler it says so, and training uses torch's own layers.
+kernels: .venv/installed
+	@$(BIN)/python -m cnn.native || true
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: neither python3.11 nor python3 is one." >&2; exit 1; }

@@ -35,6 +35,7 @@ from cnn.errors import Diverged
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
 from cnn.models import build_network
+from cnn.native import library
 from cnn.spec import TrainingSpec
 from cnn.splits import train_val_split
 from cnn.training import train
@@ -86,6 +87,7 @@ def recorded() -> dict[str, dict[str, Any]]:
 def one_run(study: str, variant: str, seed: int, data_dir: Path) -> dict[str, Any]:
     """One line of the results, in a process of the pool."""
     set_threads(1)
+    library.use(library.find())
     (part,) = [each.variants[variant] for each in STUDIES if each.name == study]
     try:
         return measure(checked(part, seed), FashionMNIST().load(data_dir))

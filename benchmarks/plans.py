@@ -109,9 +109,11 @@ def private_bytes(pid: int) -> int:
 def train_once(folder: Path, data_dir: Path) -> None:
 
     from cnn.determinism import set_threads  # noqa: PLC0415
+    from cnn.native import library  # noqa: PLC0415
     from cnn.training import train  # noqa: PLC0415
 
     set_threads(1)
+    library.use(library.find())
     spec = TrainingSpec.model_validate_json((folder / "spec.json").read_text())
     data = spec.dataset.load(data_dir)
     for _ in train(spec, data, checkpoints=folder / "checkpoints", artifacts=folder / "artifacts"):

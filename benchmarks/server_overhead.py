@@ -29,6 +29,7 @@ from benchmarks.alternation import Gate, Rates, table, write
 from benchmarks.servers import epochd
 from cnn.determinism import set_threads
 from cnn.events import Metrics
+from cnn.native import library
 from cnn.spec import TrainingSpec
 from cnn.training import train
 
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
     set_threads(CORES)
+    library.use(library.find())
     timings = measure(arguments.data_dir, arguments.rounds, arguments.num_train)
     rates, whole = images(timings), runs(timings)
     speeds = [

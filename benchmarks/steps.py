@@ -22,6 +22,7 @@ from cnn.data import Data
 from cnn.datasets import FashionMNIST
 from cnn.determinism import set_threads
 from cnn.learner import Learner
+from cnn.native import library
 from cnn.optimizers import Optimizer
 from cnn.regularizers import Regularizer
 from cnn.spec import TrainingSpec
@@ -92,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
-    step = engine(spec_with(CROP_AND_FLIP), data)
+    step = engine(spec_with(CROP_AND_FLIP), data, library.find())
 
     def whole_step() -> int:
         step()

@@ -26,10 +26,17 @@ from cnn.datasets import FashionMNIST
 from cnn.determinism import set_threads
 from cnn.learner import Learner
 from cnn.models import build_network
+from cnn.native import library
 from cnn.spec import TrainingSpec
 
 OURS = "epochd"
+WITHOUT_KERNELS = "epochd without compiled kernels"
 FLOOR = "forward and backward alone"
+KERNELS_USED = (
+    "epochd computes the first block and max-pooling with the kernels that `python -m cnn.native` compiles. The floor "
+    "is that of torch's own layers in their best order and layout, so that a share of it can be above 1."
+)
+KERNELS_MISSING = "No kernels are compiled here (`python -m cnn.native`)."
 NUM_IMAGES = 12_800
 TUTORIAL: dict[str, Any] = {
     "dataset": {"type": "fashion_mnist"},
@@ -68,7 +75,7 @@ def spec_with(augmentation: list[dict[str, Any]]) -> TrainingSpec:
     return TrainingSpec.model_validate({**TUTORIAL, "augmentation": augmentation})
 
 
-def engine(spec: TrainingSpec, data: Data) -> Callable[[], int]:
+def engine(spec: TrainingSpec, data: Data, kernels: library.Library | None) -> Callable[[], int]:
     """Steps as a run takes them: batch, augmentation, update, and the question whether all is finite."""
     images, labels = data.train_images[:NUM_IMAGES], data.train_labels[:NUM_IMAGES]
     learner = Learner(spec, images, labels, torch.device("cpu"))
@@ -86,6 +93,7 @@ def engine(spec: TrainingSpec, data: Data) -> Callable[[], int]:
     def work() -> int:
         nonlocal step
         step += 1
+        library.use(kernels)
         epoch = -(-step // batches.per_epoch)
         learner.update(epoch, step, *batches.at(epoch, step), 0.001, batches.samples(epoch, step))
         learner.diverged()
@@ -95,11 +103,12 @@ def engine(spec: TrainingSpec, data: Data) -> Callable[[], int]:
 
 
 def forward_and_backward(data: Data) -> Callable[[], int]:
-    """Of the engine's network, with its normalization and dropout, on one batch again and again."""
+    """Of the engine's network, with its normalization and dropout and torch's own layers, on one batch and again."""
     network = build_network(spec_with([])).to(memory_format=torch.channels_last).train()
     images, labels = torch.from_numpy(data.train_images[:BATCH]), torch.from_numpy(data.train_labels[:BATCH])
 
     def work() -> int:
+        library.use(None)
         network.zero_grad()
         F.cross_entropy(network(images), labels).backward()
         return BATCH
@@ -138,13 +147,17 @@ def main() -> None:
     data = FashionMNIST().load(arguments.data_dir)
 
     variants = installed_peers(data)
-    variants |= {OURS: engine(spec_with(CROP_AND_FLIP), data), FLOOR: forward_and_backward(data)}
+    kernels = library.find()
+    variants |= {OURS: engine(spec_with(CROP_AND_FLIP), data, kernels)}
+    if kernels:
+        variants |= {WITHOUT_KERNELS: engine(spec_with(CROP_AND_FLIP), data, None)}
+    variants |= {FLOOR: forward_and_backward(data)}
     whole = alternate(variants, rounds=arguments.rounds, seconds=arguments.seconds)
     steps: dict[str, Callable[[], int]] = {FLOOR: forward_and_backward(data)}
     augmentation: list[dict[str, Any]] = []
     for name, members in CHAIN.items():
         augmentation += members
-        steps[name] = engine(spec_with(augmentation), data)
+        steps[name] = engine(spec_with(augmentation), data, kernels)
     chain = alternate(steps, rounds=arguments.rounds, seconds=arguments.seconds)
     tables = [
         "## Beside a plain loop and frameworks",
@@ -155,6 +168,7 @@ def main() -> None:
     notes = [
         f"`python benchmarks/throughput.py --threads {arguments.threads} --rounds {arguments.rounds} "
         f"--seconds {arguments.seconds}`; {versions()}",
+        KERNELS_USED if kernels else KERNELS_MISSING,
         whole.warning,
         chain.warning,
     ]

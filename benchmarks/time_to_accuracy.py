@@ -39,6 +39,7 @@ from cnn.datasets import FashionMNIST
 from cnn.determinism import set_threads
 from cnn.evaluation import evaluate
 from cnn.events import Metrics, Result
+from cnn.native import library
 from cnn.run import Run
 from cnn.spec import TrainingSpec
 from cnn.training import train
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
     set_threads(arguments.threads)
+    library.use(library.find())
     data = FashionMNIST().load(arguments.data_dir)
     plain = plain_loop(data)
     runs: dict[float, list[Fast]] = {target: [] for target in arguments.targets}

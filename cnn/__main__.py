@@ -19,6 +19,7 @@ from cnn.checkpoints import generations
 from cnn.determinism import set_threads
 from cnn.errors import TrainingError
 from cnn.events import Artifact, Event, Warning_, describe
+from cnn.native import library
 from cnn.spec import TrainingSpec
 from cnn.training import train
 
@@ -40,6 +41,7 @@ def main() -> int:
             print(f"{arguments.spec}: {problem}", file=sys.stderr)
         return EXIT_BAD_SPEC
     set_threads(arguments.threads)
+    library.use(library.find())
     try:
         _run(spec, arguments)
     except TrainingError as error:

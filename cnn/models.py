@@ -46,8 +46,7 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
     Takes images (N, C, H, W), uint8 or float in 0..255, and gives logits (N, classes). The keys of its state dict are
     those of `model.safetensors`. Max-pooling comes before a monotone activation, unless the spec acts between layers.
     """
-    from torch import nn
-
+    from cnn.native.network import Network
     from cnn.nn.initialization import initialize
     from cnn.nn.normalization import Raw
     from cnn.nn.ordering import put_maxima_first
@@ -60,7 +59,7 @@ def build_network(spec: TrainingSpec) -> nn.Sequential:
             initialize(model.get_submodule(name), spec.training.init)
     if not any(transform.stage is Stage.NETWORK for transform in spec.augmentation):
         put_maxima_first(model)
-    return nn.Sequential(OrderedDict([("normalization", normalization), *model.named_children()]))
+    return Network(OrderedDict([("normalization", normalization), *model.named_children()]))
 
 
 def fit_statistics(network: nn.Sequential, spec: TrainingSpec, images: NDArray[np.uint8]) -> None:

@@ -42,8 +42,9 @@ MIN_BYTES: Final = 64 * 2**20
 COMFORTABLE_BYTES: Final = 2 * 2**30
 TORCH_SECONDS: Final = 120
 ASK_TORCH = (
-    "import json, torch; cuda = torch.cuda; "
-    "print(json.dumps([torch.__version__, [cuda.get_device_name(i) for i in range(cuda.device_count())]]))"
+    "import json, torch; from cnn.native.build import library_path; cuda = torch.cuda; path = library_path(); "
+    "gpus = [cuda.get_device_name(i) for i in range(cuda.device_count())]; "
+    "print(json.dumps([torch.__version__, gpus, str(path) if path.exists() else None]))"
 )
 
 
@@ -95,8 +96,9 @@ def _torch(settings: Settings) -> Iterator[Finding]:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         yield warn("torch", f"this machine can serve but not train: {reason}", "pip install 'epochd[all]'")
         return
-    version, gpus = json.loads(done.stdout.splitlines()[-1])
+    version, gpus, library = json.loads(done.stdout.splitlines()[-1])
     yield ok("torch", version)
+    yield _native(settings, library)
     try:
         capacity = find_capacity(settings)
     except CapacityError as error:
@@ -110,6 +112,15 @@ def _torch(settings: Settings) -> Iterator[Finding]:
         )
     else:
         yield ok("gpu", ", ".join(gpus) or "none: training runs on the CPU")
+
+
+def _native(settings: Settings, library: str | None) -> Finding:
+    if not settings.native:
+        return ok("native", "EPOCHD_NATIVE is off: torch's own layers are used")
+    if library:
+        return ok("native", f"trainers use {library}")
+    detail = "no kernels are compiled for this machine, so small networks train more slowly on the CPU"
+    return warn("native", detail, "python -m cnn.native; it needs a C++ compiler, such as Debian's package g++")
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

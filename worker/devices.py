@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.process import TrainerProcess
+from worker.process import Message, TrainerProcess
 from worker.settings import Settings, trainer_environment, visible_gpus
 from worker.starters import Starter
 from worker.store.domains import domain_of
@@ -29,6 +30,7 @@ class Capacity:
     slots: int
     threads: int
     gpus: tuple[str, ...]
+    gpus_per_slot: int = 1
 
     @property
     def device(self) -> str:
@@ -36,8 +38,11 @@ class Capacity:
         return "cuda" if self.gpus else "cpu"
 
     def gpu_of(self, slot: int) -> str | None:
-        """The GPU that a slot uses; slots share GPUs when there are more of them."""
-        return self.gpus[slot % len(self.gpus)] if self.gpus else None
+        """The GPUs that a slot uses, with commas; slots share GPUs when there are more of them."""
+        if not self.gpus:
+            return None
+        first = slot % (len(self.gpus) // self.gpus_per_slot) * self.gpus_per_slot
+        return ",".join(self.gpus[first : first + self.gpus_per_slot])
 
 
 class CapacityError(ValueError):
@@ -48,18 +53,21 @@ def find_capacity(settings: Settings) -> Capacity:
     """What the settings say, else one slot per GPU (one without any) and the cores shared among the slots.
 
     Raises:
-        CapacityError: slots times threads exceed the cores.
+        CapacityError: slots times threads exceed the cores, or a slot has more GPUs than there are.
     """
     cores = num_cores()
     gpus = find_gpus()
-    slots = settings.slots or min(max(1, len(gpus)), cores)
+    per_slot = settings.gpus_per_slot
+    if gpus and per_slot > len(gpus):
+        raise CapacityError(f"a slot has {per_slot} GPUs (EPOCHD_GPUS_PER_SLOT), but this machine has {len(gpus)}")
+    slots = settings.slots or min(max(1, len(gpus) // per_slot), cores)
     threads = settings.threads or max(1, cores // slots)
     if slots * threads > cores:
         raise CapacityError(
             f"{slots} slots (EPOCHD_SLOTS) times {threads} threads (EPOCHD_THREADS) exceed the {cores} cores "
             "of this machine: training would slow down several times over"
         )
-    return Capacity(slots, threads, gpus)
+    return Capacity(slots, threads, gpus, per_slot)
 
 
 def num_cores() -> int:
@@ -81,20 +89,23 @@ def find_gpus() -> tuple[str, ...]:
     return tuple(str(number) for number in range(count)) if visible is None or not count else visible
 
 
-def find_domains(starter: Starter, capacity: Capacity, draining: threading.Event) -> dict[str, str]:
+def find_domains(starter: Starter, capacity: Capacity, draining: threading.Event, *, native: bool) -> dict[str, str]:
     """The determinism domain of trainers on each device of this machine, as one that trains nothing tells it.
 
     Empty where a trainer does not work, which is logged, and when the worker must stop.
     """
     gpus = {"cpu": None} | ({"cuda": capacity.gpus[0]} if capacity.gpus else {})
-    found = {device: _find_domain(starter, device, capacity.threads, gpu, draining) for device, gpu in gpus.items()}
+    found = {}
+    for device, gpu in gpus.items():
+        request = {"threads": capacity.threads, "device": device, "native": native}
+        found[device] = _find_domain(starter, request, trainer_environment(threads=capacity.threads, gpu=gpu), draining)
     known = {device: domain for device, domain in found.items() if domain is not None}
     return known if len(known) == len(gpus) else {}
 
 
-def _find_domain(starter: Starter, device: str, threads: int, gpu: str | None, draining: threading.Event) -> str | None:
-    request = {"threads": threads, "device": device}
-    environment = trainer_environment(threads=threads, gpu=gpu)
+def _find_domain(
+    starter: Starter, request: Message, environment: Mapping[str, str], draining: threading.Event
+) -> str | None:
     try:
         trainer = TrainerProcess(starter, environment=environment, log=Path(os.devnull), attempt=0, request=request)
     except OSError as error:
@@ -108,5 +119,6 @@ def _find_domain(starter: Starter, device: str, threads: int, gpu: str | None, d
     if message.get("type") == "started":
         return domain_of(message["determinism"])
     if not draining.is_set():
+        device = request["device"]
         logger.error("trainers do not work on %s, so nothing is claimed: %s, %s", device, trainer.exit, message)
     return None

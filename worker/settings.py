@@ -53,14 +53,21 @@ class Settings(BaseSettings):
     public internet; `epochd up --dev` adds loopback."""
 
     slots: int | None = Field(default=None, ge=1)
-    """Jobs that a worker trains at once; the default is one per GPU, else one."""
+    """Jobs that a worker trains at once; the default is one per `EPOCHD_GPUS_PER_SLOT` GPUs, else one."""
 
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of each trainer; the default shares the cores among the slots."""
 
+    gpus_per_slot: int = Field(default=1, ge=1)
+    """GPUs of each slot. A worker with GPUs takes only jobs whose `training.devices` is at most this."""
+
     launcher: Literal["warm", "fresh"] | None = None
     """`warm`: trainers are forked from a process that has torch imported, and begin at once; `fresh`: each starts by
     itself, which takes seconds. The default is `warm` on Linux, the only place where it is possible."""
+
+    native: bool = True
+    """Whether trainers use the kernels that `python -m cnn.native` has compiled on their machine. Workers with and
+    without them give other last bits, so a job that has begun does not change between them."""
 
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     """How often a worker says that it is there, and raises its jobs' heartbeat counters."""
@@ -144,7 +151,7 @@ def visible_gpus() -> tuple[str, ...] | None:
 
 
 def trainer_environment(*, threads: int, gpu: str | None) -> dict[str, str]:
-    """The scrubbed environment of a trainer with `threads` CPU threads that sees one GPU, or none."""
+    """The scrubbed environment of a trainer with `threads` CPU threads that sees these GPUs, with commas, or none."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return {
         **kept,

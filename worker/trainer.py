@@ -97,7 +97,7 @@ def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> in
 
     device = request["device"]
     try:
-        _prepare_torch(request["threads"], device, channel)
+        _prepare_torch(request["threads"], device, request["native"], channel)
         # A worker that wants to know its determinism domain sends no spec.
         return _tell(request, channel, stop) if "spec" in request else 0
     except TrainingError as error:
@@ -116,14 +116,17 @@ def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> in
     return EXIT_ERROR
 
 
-def _prepare_torch(threads: int, device: str, channel: Channel) -> None:
+def _prepare_torch(threads: int, device: str, native: bool, channel: Channel) -> None:
     # The watchdog and the signal handler stand before these seconds of imports begin.
     import torch  # noqa: PLC0415
 
     from cnn.determinism import determinism_domain, set_threads  # noqa: PLC0415
     from cnn.errors import TrainingError  # noqa: PLC0415
+    from cnn.native import library  # noqa: PLC0415
 
     set_threads(threads)
+    if native:
+        library.use(library.find())
     if torch.get_num_threads() != threads:
         message = f"the job trains with {threads} threads, but torch takes {torch.get_num_threads()}"
         raise TrainingError("internal", message, "platform", "the operation that came before is a defect")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnn.events import Artifact, Metrics, Result
+from cnn.native import library
 from cnn.spec import TrainingSpec
 from cnn.training import train
 from worker.jobs import WEIGHTS
@@ -28,7 +29,8 @@ class Outcome:
 
 
 def undisturbed(spec: TrainingSpec, folder: Path) -> Outcome:
-    """Train here, from the first step to the last, with as many threads as this process has set."""
+    """Train here as a trainer does, from the first step to the last, with as many threads as this process has set."""
+    library.use(library.find())
     result, sha256, rows = None, "", set()
     for event in train(spec, spec.dataset.load(folder), artifacts=folder):
         match event:

@@ -23,7 +23,7 @@ from worker.store.keys import Scope
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """To import torch takes seconds; one test does."""
-    monkeypatch.setattr(doctor, "ASK_TORCH", "print('[\"2.14\", []]')")
+    monkeypatch.setattr(doctor, "ASK_TORCH", "print('[\"2.14\", [], null]')")
 
 
 def look(settings: Settings) -> dict[str, Finding]:
@@ -39,7 +39,7 @@ def test_before_the_first_start_nothing_is_made_and_nothing_is_a_fault(tmp_path:
     found = look(Settings(data_dir=tmp_path / "data", port=unused_port()))
     assert {check: finding.status for check, finding in found.items()} == {
         **dict.fromkeys(("python", "torch", "capacity", "gpu", "space", "queue"), "ok"),
-        **dict.fromkeys(("data", "database", "api", "mnist"), "warn"),
+        **dict.fromkeys(("native", "data", "database", "api", "mnist"), "warn"),
         "fashion_mnist": found["fashion_mnist"].status,  # the system may have it
     }
     assert "which is free" in found["api"].detail
@@ -135,6 +135,16 @@ def test_a_machine_without_torch_can_serve(settings: Settings, monkeypatch: pyte
     found = look(settings)["torch"]
     assert (found.status, found.fix) == ("warn", "pip install 'epochd[all]'")
     assert "No module named 'torch_is_not_here'" in found.detail
+
+
+def test_compiled_kernels_are_named_missed_or_switched_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    missed = look(settings)["native"]
+    assert (missed.status, str(missed.fix).partition(";")[0]) == ("warn", "python -m cnn.native")
+    monkeypatch.setattr(doctor, "ASK_TORCH", 'print(\'["2.14", [], "/lib/kernels-1.so"]\')')
+    named = look(settings)["native"]
+    assert (named.status, named.detail) == ("ok", "trainers use /lib/kernels-1.so")
+    off = look(settings.model_copy(update={"native": False}))["native"]
+    assert (off.status, "EPOCHD_NATIVE is off" in off.detail) == ("ok", True)
 
 
 def test_more_threads_than_cores_are_a_fault(settings: Settings) -> None:

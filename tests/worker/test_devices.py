@@ -71,6 +71,15 @@ def test_slots_share_gpus_in_turn() -> None:
     assert Capacity(1, 1, ()).gpu_of(0) is None
 
 
+def test_slots_of_several_gpus_share_none(machine: Path) -> None:
+    install_smi(machine, f"{TWO_GPUS}; {TWO_GPUS}")
+    capacity = find_capacity(Settings(gpus_per_slot=2))
+    assert (capacity.slots, capacity.threads) == (2, 4)
+    assert [capacity.gpu_of(slot) for slot in range(3)] == ["0,1", "2,3", "0,1"]
+    with pytest.raises(CapacityError, match="has 5 GPUs"):
+        find_capacity(Settings(gpus_per_slot=5))
+
+
 def test_a_trainer_sees_no_credentials_and_only_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EPOCHD_DATABASE_URL", "EPOCHD_REDIS_URL", "PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "secret")
@@ -81,11 +90,11 @@ def test_a_trainer_sees_no_credentials_and_only_its_gpu(monkeypatch: pytest.Monk
 
 
 def test_a_trainer_tells_the_domain_of_each_device() -> None:
-    found = find_domains(FreshStarter(program("")), Capacity(1, 1, ("0",)), threading.Event())
+    found = find_domains(FreshStarter(program("")), Capacity(1, 1, ("0",)), threading.Event(), native=True)
     assert found == {"cpu": '{"device": "cpu"}', "cuda": '{"device": "cpu"}'}
 
 
 def test_where_trainers_do_not_work_there_is_no_domain(caplog: pytest.LogCaptureFixture) -> None:
     broken = FreshStarter([sys.executable, "-c", "import sys; sys.exit(3)"])
-    assert find_domains(broken, Capacity(1, 1, ()), threading.Event()) == {}
+    assert find_domains(broken, Capacity(1, 1, ()), threading.Event(), native=True) == {}
     assert "trainers do not work on cpu" in caplog.text

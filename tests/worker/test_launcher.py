@@ -47,6 +47,7 @@ def train(starter: WarmStarter, tmp_path: Path, spec: TrainingSpec) -> Train:
             "resume_from": None,
             "threads": threads,
             "device": "cpu",
+            "native": False,
         }
         environment = trainer_environment(threads=threads, gpu=None)
         return TrainerProcess(starter, environment=environment, log=folder / "log.txt", attempt=1, request=request)

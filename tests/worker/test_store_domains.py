@@ -9,7 +9,7 @@ from cnn.spec import TrainingSpec
 from worker.jobs import Job, JobStatus, OnDomainChange
 from worker.store import attempts, events, intents, jobs, tables, workers
 from worker.store.database import Database
-from worker.store.domains import ABSENT_AFTER, domain_of
+from worker.store.domains import ABSENT_AFTER, domain_of, has_kernels
 
 HERE = {"cpu": "torch 1 on AVX2"}
 ELSEWHERE = {"cpu": "torch 1 on AVX512"}
@@ -55,6 +55,12 @@ def test_the_first_claim_fixes_domain_and_threads(database: Database, spec: Trai
     again = claim(database, HERE, threads=4)
     assert again is not None
     assert (again.domain, again.threads, again.checkpoint_step) == (HERE["cpu"], 2, 5)
+
+
+def test_kernels_are_used_where_the_domain_names_a_library() -> None:
+    assert has_kernels(domain_of({"torch": "2", "native": "0123"}))
+    assert not has_kernels(domain_of({"torch": "2", "device": "cpu"}))
+    assert not has_kernels(None)
 
 
 @pytest.mark.parametrize(("domains", "threads"), [(ELSEWHERE, 2), (HERE, 1), ({}, 2)])
@@ -109,6 +115,29 @@ def test_a_job_that_began_on_a_cpu_goes_on_there_on_a_worker_with_a_gpu(database
     job = claim(database, GPU)
     assert job is not None
     assert (job.device, job.domain) == ("cpu", GPU["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("device", "domains", "gpus", "fits"),
+    [("auto", GPU, 1, False), ("auto", GPU, 2, True), ("cpu", GPU, 1, True), ("auto", HERE, 1, True)],
+)
+def test_a_job_on_several_gpus_waits_for_a_worker_whose_trainers_see_as_many(
+    database: Database, spec: TrainingSpec, device: str, domains: dict[str, str], gpus: int, fits: bool
+) -> None:
+    training = spec.training.model_copy(update={"devices": 2, "device": device})
+    create(database, spec.model_copy(update={"training": training}))
+    kind = "cuda" if "cuda" in domains else "cpu"
+    with database.write() as c:
+        job = attempts.claim(c, worker_id="w", device=kind, domains=domains, gpus=gpus)
+    assert (job is not None) == fits
+
+
+def test_a_job_on_a_gpu_of_before_there_were_several_is_on_one(database: Database, spec: TrainingSpec) -> None:
+    job = create(database, spec)
+    older = {**job.spec, "training": {key: value for key, value in job.spec["training"].items() if key != "devices"}}
+    with database.write() as c:
+        c.execute(tables.jobs.update().values(spec=older))
+    assert claim(database, GPU) is not None
 
 
 def test_a_job_that_began_on_a_gpu_waits_for_one(database: Database, spec: TrainingSpec) -> None:

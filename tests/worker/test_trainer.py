@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pytest
 
+from cnn.native.build import library_path
 from cnn.spec import TrainingSpec
 from tests.integration.processes import wait_until
 
@@ -103,6 +104,7 @@ def request(folder: Path, spec: TrainingSpec, **changes: object) -> str:
             "resume_from": None,
             "threads": 1,
             "device": "cpu",
+            "native": False,
             **changes,
         }
     )
@@ -110,6 +112,15 @@ def request(folder: Path, spec: TrainingSpec, **changes: object) -> str:
 
 def with_training(spec: TrainingSpec, **changes: object) -> TrainingSpec:
     return spec.model_copy(update={"training": spec.training.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_it_uses_compiled_kernels_where_they_are_wanted_and_there(tmp_path: Path, native: bool) -> None:
+    with trainer(tmp_path) as running:
+        running.begin(json.dumps({"threads": 1, "device": "cpu", "native": native}))
+        assert running.process.wait(60) == 0, running.errors()
+    (started,) = running.messages()
+    assert ("native" in started["determinism"]) == (native and library_path().exists())
 
 
 def test_it_tells_a_run_from_its_start_to_its_result(tmp_path: Path, spec: TrainingSpec) -> None:

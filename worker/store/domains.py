@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, exists, not_, or_
+from sqlalchemy import ColumnElement, Row, and_, exists, func, not_, or_, true
 
 from worker.jobs import OnDomainChange
 from worker.store.tables import jobs, workers
@@ -28,16 +28,23 @@ def domain_of(determinism: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in determinism.items() if name != "threads"}, sort_keys=True)
 
 
-def fits(device: str, threads: int, domains: Mapping[str, str]) -> ColumnElement[bool]:
+def has_kernels(domain: str | None) -> bool:
+    """Whether trainers in this domain use compiled kernels; in others they do not, whatever was compiled since."""
+    return domain is not None and "native" in json.loads(domain)
+
+
+def fits(device: str, threads: int, domains: Mapping[str, str], gpus: int = 1) -> ColumnElement[bool]:
     """SQL condition of the jobs that a worker may train.
 
-    A worker with a GPU takes every job, one without takes those that do not ask for one. A job that has begun needs its
-    own domain and as many threads as it had, unless no worker is there that has them, and the job may change.
+    A worker with a GPU takes every job that asks for no more of them than its trainers see, one without takes those
+    that do not ask for one. A job that has begun needs its own domain and as many threads as it had, unless no worker
+    is there that has them, and the job may change.
 
     Args:
         device: `cuda` or `cpu`.
         threads: of each of the worker's trainers.
         domains: the worker's domain on each device.
+        gpus: that each of the worker's trainers sees, if it has any.
     """
     wanted = ["auto", "cpu"] if device == "cpu" else ["auto", "cpu", "cuda"]
     exact = and_(jobs.c.domain.in_(list(domains.values())), jobs.c.threads <= threads)
@@ -48,7 +55,9 @@ def fits(device: str, threads: int, domains: Mapping[str, str]) -> ColumnElement
         workers.c.threads >= jobs.c.threads,
     )
     changes = and_(jobs.c.on_domain_change == OnDomainChange.CONTINUE, not_(exists().where(*able)))
-    return and_(jobs.c.wanted_device.in_(wanted), or_(jobs.c.domain.is_(None), exact, changes))
+    devices = func.coalesce(jobs.c.spec["training"]["devices"].as_integer(), 1)  # older specs have none
+    enough = true() if device == "cpu" else or_(jobs.c.wanted_device == "cpu", devices <= gpus)
+    return and_(jobs.c.wanted_device.in_(wanted), enough, or_(jobs.c.domain.is_(None), exact, changes))
 
 
 def changes_domain(job: Row[Any], domains: Mapping[str, str]) -> bool:

@@ -1,0 +1,5 @@
+"""Kernels for the first layers of image networks, compiled for the machine they run on: `python -m cnn.native`.
+
+Nothing is compiled or loaded by an import. A process that trains says `library.use(library.find())`; where no library
+was built for its machine, torch's own layers compute the same.
+"""

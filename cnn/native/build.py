@@ -1,0 +1,83 @@
+"""The compiled library: how it is built, and the file in which one for this machine lies."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).with_name("__pycache__")
+"""Where Python, too, keeps what it has compiled."""
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-fopenmp", "-Wall", "-Wextra")
+CPU_FEATURES = ("flags", "Features")
+"""What /proc/cpuinfo calls the instructions that the CPU has, on x86 and on ARM."""
+
+
+class BuildError(Exception):
+    """There is no library; the message says why, and what would help."""
+
+
+def library_path(folder: Path = FOLDER) -> Path:
+    """The library of this source and these flags for this CPU and this torch, whether it was built or not."""
+    digest = hashlib.sha256(SOURCE.read_bytes())
+    for part in (*FLAGS, platform.machine(), _cpu_features(), torch.__version__):
+        digest.update(f"{part}\n".encode())
+    return folder / f"kernels-{digest.hexdigest()[:16]}.so"
+
+
+def build(folder: Path = FOLDER) -> Path:
+    """Compile the library for this machine, unless it is there already.
+
+    Raises:
+        BuildError: this is no Linux, no compiler is there, or it refuses the source.
+    """
+    path = library_path(folder)
+    if path.exists():
+        return path
+    if sys.platform != "linux":
+        raise BuildError(f"torch's threads can be shared on Linux only, this is {sys.platform}")
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise BuildError(f"none of {', '.join(COMPILERS)} is on the path: install one, such as Debian's package g++")
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        compiled, linked = Path(temporary) / "kernels.o", Path(temporary) / "kernels.so"
+        _run(compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled))
+        # Linked by hand: -fopenmp would add the compiler's OpenMP to torch's, and two pools of threads fight.
+        _run(compiler, "-shared", "-s", str(compiled), str(_openmp_of_torch()), "-o", str(linked))
+        os.replace(linked, path)
+    return path
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+        raise BuildError(f"`{' '.join(command)}` ended with {done.returncode}: {reason}")
+
+
+def _openmp_of_torch() -> Path:
+    """The OpenMP library that came into this process with torch."""
+    mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    found = sorted(path for path in mapped if path.name.startswith(("libgomp", "libomp", "libiomp5")))
+    if len(found) != 1:
+        raise BuildError(f"expected one OpenMP library beside torch in this process, got {len(found)}: {found}")
+    return found[0]
+
+
+@functools.cache
+def _cpu_features() -> str:
+    if sys.platform != "linux":
+        return ""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line for line in lines if line.startswith(CPU_FEATURES)), "")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cnn.native import build, library
+from cnn.native.__main__ import main
+from cnn.native.build import BuildError, library_path
+from cnn.native.library import Library
+
+
+def compiler(folder: Path, script: str) -> None:
+    file = folder / "c++"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def test_without_a_compiler_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match=r"none of c\+\+, g\+\+, clang\+\+ is on the path: install"):
+        build.build(tmp_path / "native")
+
+
+def test_a_compiler_that_refuses_is_quoted_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler(tmp_path, "echo 'error: no such -march' >&2; exit 3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(BuildError, match="ended with 3: error: no such -march"):
+        build.build(tmp_path / "native")
+    assert not list((tmp_path / "native").iterdir())
+
+
+def test_what_is_built_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert build.build(folder) == library_path(folder)
+    assert [path.name for path in folder.iterdir()] == [library_path(folder).name]
+
+
+def test_equal_builds_are_equal_to_the_byte(folder: Path, tmp_path: Path) -> None:
+    program = "import pathlib, sys; from cnn.native.build import build; build(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120)
+    assert Library(library_path(tmp_path)).digest == Library(library_path(folder)).digest
+
+
+def test_another_source_or_cpu_needs_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = library_path(tmp_path)
+    with monkeypatch.context() as changed:
+        changed.setattr(build, "_cpu_features", lambda: "flags : fpu")
+        elsewhere = library_path(tmp_path)
+    source = tmp_path / "kernels.cpp"
+    source.write_bytes(build.SOURCE.read_bytes() + b"\n")
+    monkeypatch.setattr(build, "SOURCE", source)
+    assert len({here, elsewhere, library_path(tmp_path)}) == 3
+
+
+def test_without_a_library_none_is_found(tmp_path: Path) -> None:
+    assert library.find(tmp_path) is None
+
+
+def test_the_command_says_what_it_did(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(folder) == 0
+    assert "is there already: training uses it" in capsys.readouterr().out
+    assert main(tmp_path) == 1
+    assert "so training uses torch's own layers: none of c++" in capsys.readouterr().err
