@@ -1,6 +1,7 @@
 """Complete training states on disk: tensors as safetensors, everything else as JSON, no pickle.
 
-A checkpoint is a folder `step-<n>` with `tensors.safetensors` and `state.json`, which holds the SHA-256 of both.
+A checkpoint is a folder `step-<n>` with `tensors.safetensors` and `state.json`, which holds the SHA-256 of both and
+the names of the tensors that are stored as they lie in memory, channels last.
 It appears whole or not at all, and survives a power cut from then on.
 """
 
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,21 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[
         shutil.rmtree(leftover)
     temporary = folder / f".step-{step}"
     temporary.mkdir()
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
-    content = {"step": step, "state": dict(state), "tensors_sha256": _sha256(temporary / TENSORS)}
+    channels_last = [name for name, tensor in tensors.items() if _is_channels_last(tensor)]
+    images = {name: tensors[name].permute(0, 2, 3, 1) for name in channels_last}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in {**tensors, **images}.items()}
+    save_file(stored, temporary / TENSORS)
+    with ThreadPoolExecutor(1) as beside:  # the processor's part takes about as long as the disk's
+        tensors_sha256 = beside.submit(_sha256, temporary / TENSORS)
+        fsync(temporary / TENSORS)
+    content = {
+        "step": step,
+        "state": dict(state),
+        "channels_last": channels_last,
+        "tensors_sha256": tensors_sha256.result(),
+    }
     (temporary / STATE).write_text(json.dumps({**content, "sha256": _digest(content)}))
-    for path in (temporary / TENSORS, temporary / STATE, temporary):
+    for path in (temporary / STATE, temporary):
         fsync(path)
     target = folder / f"step-{step}"
     if target.exists():
@@ -57,7 +70,9 @@ def load(path: Path, device: torch.device) -> tuple[dict[str, Tensor], dict[str,
             raise CheckpointInvalid(f"checkpoint {path}: {STATE} is not as it was written")
         if _sha256(path / TENSORS) != content["tensors_sha256"]:
             raise CheckpointInvalid(f"checkpoint {path}: the SHA-256 of {TENSORS} is not the one that {STATE} names")
-        return load_file(path / TENSORS, device=str(device)), content["state"]
+        tensors = load_file(path / TENSORS, device=str(device))
+        images = {name: tensors[name].permute(0, 3, 1, 2) for name in content["channels_last"]}
+        return tensors | images, content["state"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointInvalid(f"checkpoint {path} cannot be read: {error!r}") from error
 
@@ -79,6 +94,11 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether safetensors would need a copy of it as it is, but none of (N, H, W, C)."""
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _remove(checkpoint: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -66,7 +68,10 @@ def main(
 
 @app.command()
 def up(dev: Annotated[bool, typer.Option("--dev", help="No keys, and loopback only.")] = False) -> None:
-    """Run everything on this machine: queue, worker and API. Ctrl-C stops it."""
+    """Run everything on this machine: queue, worker and API. Ctrl-C or SIGTERM ends it, with exit code 0."""
+    # Before the imports, which take a while: until they are done there is nothing to put in order.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(0))
     try:
         from server.up import up as run_up  # noqa: PLC0415 - the client's installation lacks what it needs
         from worker.settings import Settings  # noqa: PLC0415

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1024 * 1024
+UNFINISHED = ".new-"
 
 
 class BlobStore:
@@ -34,8 +35,13 @@ class BlobStore:
 
     @contextmanager
     def removing(self) -> Iterator[None]:
-        """Held from looking for rows that name a blob until its `remove`: meanwhile nobody adds any."""
+        """Held from looking for rows that name a blob until its `remove`: meanwhile nobody adds any.
+
+        Removes what workers that were killed in a `put` have left.
+        """
         with self._locked(fcntl.LOCK_EX):
+            for leftover in self._folder.glob(f"{UNFINISHED}*"):
+                leftover.unlink()
             yield
 
     def remove(self, digests: Sequence[str]) -> None:
@@ -53,7 +59,7 @@ class BlobStore:
     def put(self, source: Path) -> tuple[str, int]:
         """Store a copy of a file; returns its SHA-256 in hex and its size in bytes."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self._folder)
+        descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, dir=self._folder)
         temporary = Path(name)
         digest = hashlib.sha256()
         size = 0

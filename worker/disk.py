@@ -10,8 +10,9 @@ from worker.artifacts import AttemptFolder, newest_checkpoint
 
 ROOM_BYTES = 64 * 2**20
 """What must be free beside checkpoints: for the log, the database, the artifacts of a small network."""
-CHECKPOINTS = 4
-"""How many checkpoints must fit: two generations, the one that is being written, and the delivered weights twice."""
+CHECKPOINTS = 8
+"""How many like the newest must fit: two generations and the one that is being written, each up to twice as large where
+the newest did not need to hold the best weights beside its own, and the delivered weights twice."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,10 +39,13 @@ from worker.settings import Settings, trainer_environment
 from worker.starters import Starter, StartFailed
 from worker.store import artifacts, attempts, metrics, retries
 from worker.store.database import Database, DatabaseUnavailable
+from worker.store.domains import has_kernels
 
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 0.2
+GATHERING_SHARE = 1 / 8
+"""A young attempt's messages wait for others of their transaction for this share of its age, up to the time above."""
 
 T = TypeVar("T")
 
@@ -79,7 +83,8 @@ class Supervisor:
         self._stop: Stop | None = None
         self._kill_at = math.inf
         left = math.inf if job.max_runtime_seconds is None else job.max_runtime_seconds - job.runtime_seconds
-        self._limit_at = time.monotonic() + left
+        self._began = time.monotonic()
+        self._limit_at = self._began + left
 
     def run(self) -> None:
         """From the start of the trainer to the recorded end of the attempt.
@@ -110,8 +115,9 @@ class Supervisor:
         step, checkpoint = newest_checkpoint(self._settings.data_dir, job.id, job.attempt) or (0, None)
         self._persist(lambda c: metrics.resume(c, job.id, job.token, step=step))
         with self._start(checkpoint, self._persist(self._initial_weights)) as trainer:
-            while not trainer.wait(LOOP_SECONDS):
-                self._record(trainer)
+            while not self._ends(trainer):
+                self._receive(trainer)
+                self._record()
                 self._forward(trainer)
             while self._receive(trainer) or not self._recorder.room:  # many wait after an outage of the database
                 self._persist(self._write)
@@ -155,8 +161,15 @@ class Supervisor:
                 "resume_from": None if checkpoint is None else str(checkpoint.absolute()),
                 "threads": threads,
                 "device": job.device,
+                "native": has_kernels(job.domain),
             },
         )
+
+    def _ends(self, trainer: TrainerProcess) -> bool:
+        """Whether the trainer has ended, soon after its next message: at the start somebody waits for that."""
+        gathering = min(LOOP_SECONDS, GATHERING_SHARE * (time.monotonic() - self._began))
+        trainer.hear(LOOP_SECONDS - gathering)
+        return trainer.wait(gathering)
 
     def _receive(self, trainer: TrainerProcess) -> bool:
         """Take in messages for the next transaction; whether there were any."""
@@ -165,9 +178,8 @@ class Supervisor:
             self._recorder.receive(message)
         return bool(messages)
 
-    def _record(self, trainer: TrainerProcess) -> None:
+    def _record(self) -> None:
         """Write what is new, and a heartbeat when it is due; while the database is away, it waits for the next time."""
-        self._receive(trainer)
         try:
             if self._recorder.pending or time.monotonic() >= self._next_heartbeat:
                 with self._database.write() as c:
@@ -210,11 +222,19 @@ class Supervisor:
             remove_unfinished(self._folder)
         blobs = BlobStore(self._settings.data_dir)
         with blobs.adding():
-            files = [] if isinstance(ending, Crashed | Drained | Paused | DiskFull) else self._store_files(blobs)
+            files = [] if isinstance(ending, Crashed | Drained | Paused | DiskFull) else self._stored_files(blobs)
             job = self._persist(lambda c: self._end(c, ending, files, exit))
         if isinstance(ending, Succeeded):  # all others may go on
             remove_attempts(self._settings.data_dir, job.id)
         logger.info("job %s, attempt %d: %s", job.id, job.attempt, job.status)
+
+    def _stored_files(self, blobs: BlobStore) -> list[artifacts.NewArtifact]:
+        """Those of the trainer. They may be large and the disk slow: meanwhile the job must not look lost."""
+        with ThreadPoolExecutor(1) as beside:
+            storing = beside.submit(self._store_files, blobs)
+            while not wait([storing], LOOP_SECONDS).done:
+                self._record()
+        return storing.result()
 
     def _store_files(self, blobs: BlobStore) -> list[artifacts.NewArtifact]:
         files = {}

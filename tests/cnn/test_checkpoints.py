@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from cnn import checkpoints
 from cnn.checkpoints import STATE, TENSORS, generations, load, save, step_of
 from cnn.errors import CheckpointInvalid
 
@@ -28,6 +30,26 @@ def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
     for name, tensor in tensors.items():
         assert tensor.dtype == VALUES[name].dtype
         assert torch.equal(tensor, VALUES[name])
+    # Neither dense nor channels last:
+    transposed = torch.randn(5, 4, 3, 2).transpose(0, 3)
+    path = save(tmp_path, 8, {"transposed": transposed, "part": transposed[:1]}, {})
+    assert torch.equal(load(path, CPU)[0]["transposed"], transposed)
+    assert torch.equal(load(path, CPU)[0]["part"], transposed[:1])
+
+
+def test_what_lies_channels_last_is_written_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, torch.Tensor] = {}
+
+    def keep(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        written.update(tensors)
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", keep)
+    path = save(tmp_path, 1, VALUES, {})
+    assert {name: tensor.data_ptr() for name, tensor in written.items()} == {
+        name: tensor.data_ptr() for name, tensor in VALUES.items()
+    }
+    assert load(path, CPU)[0]["weight"].stride() == VALUES["weight"].stride()
 
 
 def test_two_generations_are_kept(tmp_path: Path) -> None:

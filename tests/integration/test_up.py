@@ -13,7 +13,7 @@ import pytest
 
 from server.up import UpError, free_port, up
 from tests.integration.group import EPOCHD, Group
-from tests.integration.processes import alive, command_line, wait_until
+from tests.integration.processes import alive, command_line, hears_sigterm, wait_until
 from worker.settings import Settings
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.json"
@@ -42,6 +42,21 @@ def test_one_signal_stops_everything_and_the_job_goes_on_later(
     assert not alive(group.members)
     again = start()
     wait_until(lambda: again.client.get(f"/v1/jobs/{job_id}").json()["attempt"] == 2, seconds=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_there_is_anything_to_stop_is_a_good_end(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [EPOCHD, "up", "--dev"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "EPOCHD_DATA_DIR": str(tmp_path / "data"), "EPOCHD_PORT": "0"},
+    )
+    wait_until(lambda: hears_sigterm(process.pid), pause=0.001)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert (process.returncode, output) == (0, b"")
+    assert not (tmp_path / "data").exists()
 
 
 def test_nothing_outlives_a_kill(start: Callable[[], Group]) -> None:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.integration.processes import wait_until
 from worker.artifacts import BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
 
 
@@ -33,6 +36,19 @@ def test_a_source_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         BlobStore(tmp_path).put(tmp_path / "missing")
     assert list((tmp_path / "blobs").iterdir()) == []
+
+
+def test_what_a_killed_worker_left_goes_when_blobs_are_removed(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    os.mkfifo(source)  # for which it waits
+    blobs = tmp_path / "blobs"
+    put = f"from pathlib import Path; from worker.artifacts import *; BlobStore(Path({str(tmp_path)!r})).put("
+    worker = subprocess.Popen([sys.executable, "-c", f"{put}Path({str(source)!r}))"])
+    wait_until(lambda: any(blobs.glob(".new-*")))
+    worker.kill()
+    worker.wait()
+    with BlobStore(tmp_path).removing():
+        assert [path.name for path in blobs.iterdir()] == [".lock"]
 
 
 def test_the_newest_checkpoint_is_that_of_the_highest_step_in_any_attempt(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -67,11 +68,41 @@ def test_a_full_disk_pauses_the_job_and_is_nobodys_fault(bench: Bench) -> None:
     assert (attempt.exit_code, attempt.reason) == (1, "disk_full")
 
 
+def test_what_a_young_attempt_tells_is_recorded_before_the_next_look(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.supervisor.LOOP_SECONDS", 60)
+    go = bench.settings.data_dir / "go"
+    with bench.running(f"""
+send("started", pid=os.getpid(), threads=1, device="cpu", determinism={{"device": "cpu"}})
+send("metrics", epoch=1, step=10, values={{"val_loss": 0.5}}, timings={{}})
+while not pathlib.Path({str(go)!r}).exists():
+    time.sleep(0.01)
+{SUCCEEDS}
+"""):
+        wait_until(lambda: bench.job.latest_metrics == {"val_loss": 0.5})
+        go.touch()
+    assert bench.job.status == JobStatus.SUCCEEDED
+
+
 def test_heartbeats_rise_while_a_trainer_runs(bench: Bench) -> None:
     with bench.running(POLITE):
         first = bench.job.heartbeat
         wait_until(lambda: bench.job.heartbeat >= first + 2)
         bench.cancel()
+
+
+def test_heartbeats_rise_while_files_are_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a large network, on a slow disk: it must not look lost at its end, attempt after attempt."""
+    put = BlobStore.put
+
+    def slow(store: BlobStore, source: Path) -> tuple[str, int]:
+        first = bench.job.heartbeat
+        wait_until(lambda: bench.job.heartbeat >= first + 2)
+        return put(store, source)
+
+    monkeypatch.setattr(BlobStore, "put", slow)
+    assert bench.run(SUCCEEDS).status == JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("body", [POLITE, STUBBORN, WITH_GRANDCHILDREN])
