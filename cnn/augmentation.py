@@ -121,6 +121,26 @@ def check_augmentation(transforms: Sequence[Transform], shape: Shape) -> None:
                 )
 
 
+def check_devices(devices: int, smallest_minibatch: int, transforms: Sequence[Transform]) -> None:
+    """Raise spec_error where several devices cannot share the work."""
+    if devices > smallest_minibatch:
+        raise spec_error(
+            "batch_too_small",
+            "/training/devices",
+            f"each device needs an image of every minibatch, but there are {devices} devices, and a minibatch of "
+            f"{smallest_minibatch}",
+            got=devices,
+        )
+    for index, transform in enumerate(transforms):
+        if devices > 1 and transform.stage in (Stage.BATCH, Stage.NETWORK):
+            raise spec_error(
+                "one_device_only",
+                f"/augmentation/{index}",
+                f"{transform.type} works on one device only, and training.devices is {devices}",
+                got=transform.type,
+            )
+
+
 def build_augmentation(transforms: Sequence[Transform], num_classes: int) -> Augment:
     """A function of uint8 images (N, C, H, W), labels (N,) and draws, that gives images and targets.
 

@@ -59,11 +59,12 @@ class Memory:
 
 
 def memory(spec: TrainingSpec) -> Memory:
-    """The predicted peak of a run."""
+    """The predicted peak of a run, all its ranks together; rank 0 alone evaluates and exports."""
+    devices = spec.training.devices
     return Memory(
-        base=BASE_BYTES,
-        dataset=(spec.num_train + spec.num_val) * (math.prod(spec.dataset.info.shape) + LABEL_BYTES),
-        weights=(_weight_copies(spec) + EXPORT_COPIES) * spec.plan().weight_bytes,
+        base=devices * BASE_BYTES,
+        dataset=devices * (spec.num_train + spec.num_val) * (math.prod(spec.dataset.info.shape) + LABEL_BYTES),
+        weights=(devices * _weight_copies(spec) + EXPORT_COPIES) * spec.plan().weight_bytes,
         activations=spec.plan().activation_bytes * min(spec.training.batch_size, spec.num_train),
         evaluation=_evaluation_bytes(spec) + REPORT_BYTES,
     )

@@ -67,4 +67,7 @@ def check_gan(transforms: Sequence[Transform], num_train: int) -> None:
                 f"/augmentation/{index}/batch_size",
                 f"gan: one update needs {gan.batch_size} images, but the training split has {num_train}",
                 got=gan.batch_size,
+                fix=[{"op": "add", "path": f"/augmentation/{index}/batch_size", "value": num_train}]
+                if num_train > 1
+                else [],
             )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from cnn.distributed import Team
 from cnn.feature_space import FeatureSpace
 from cnn.feature_training import FeatureTraining
 from cnn.fine_tuning import take_over
@@ -76,6 +77,17 @@ class Learner:
         self._gate = FiniteGate(len(self._parameters), device)
         self._buffers = list(self.network.buffers())
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
+        self._team: Team | None = None
+
+    def join(self, team: Team) -> None:
+        """From now on be one rank of several, each with masks of its own and its share of the images."""
+        self._team = team
+        if team.rank:
+            self._random = StepGenerator(
+                self.totals.loss.device, self._spec.training.seed, f"layers of rank {team.rank}"
+            )
+            attach_generator(self.network, self._random.generator)
+            self.totals.forget_counts()
 
     def _weight_of(self, layer: str) -> Tensor:
         return self.network.get_parameter(f"{layer}.weight")
@@ -91,11 +103,19 @@ class Learner:
         return [weight for weight in map(self._matrices.__getitem__, names) if weight.requires_grad]
 
     def update(
-        self, epoch: int, step: int, images: Tensor, labels: Tensor, lr: float, samples: Tensor | None = None
+        self,
+        epoch: int,
+        step: int,
+        images: Tensor,
+        labels: Tensor,
+        lr: float,
+        samples: Tensor | None = None,
+        num_images: int | None = None,
     ) -> None:
         """Update `step`, in `epoch`, with the images and labels of all its minibatches.
 
-        `samples` are their places in the training split, -1 for what is not in it (all, if it is None).
+        `samples` are their places in the training split, -1 for what is not in it (all, if it is None). `num_images`
+        is their number on all ranks, where these are the share of one.
         Does nothing once a loss or gradient was not finite: ask `diverged`.
         """
         if self._features:
@@ -106,7 +126,7 @@ class Learner:
         for layer in self._frozen:
             layer.eval()
         with self._spec.optimizer.gradient_point(self._optimizer):
-            loss = self._accumulate_gradients(images, labels, samples)
+            loss = self._accumulate_gradients(images, labels, samples, num_images or len(labels))
             with torch.no_grad():  # a graph from a gradient to its weight would be a cycle, and stay in memory
                 for regularizer, weights in self._regularized:
                     regularizer.add_gradient(weights, _gradients(weights))
@@ -128,24 +148,29 @@ class Learner:
         if self._average:
             self._average.update(step, self._gate.alive)
 
-    def _accumulate_gradients(self, images: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
+    def _accumulate_gradients(self, images: Tensor, labels: Tensor, samples: Tensor, num_images: int) -> Tensor:
         """The gradient of the mean loss over all samples, minibatch by minibatch; gives the sum of the losses."""
         for parameter in self._parameters:
             parameter.grad = None
         total = torch.zeros((), device=images.device)
-        rows = torch.split(samples, self._spec.training.batch_size)
-        for (inputs, targets), places in zip(self._minibatches(images, labels), rows, strict=True):
+        sizes = self._sizes(num_images)
+        rows = torch.split(samples, sizes)
+        for (inputs, targets), places in zip(_minibatches(images, labels, sizes), rows, strict=True):
             logits = self._features.forward(inputs, targets, places) if self._features else self.network(inputs)
             loss = self._loss(logits, targets)
-            torch.autograd.backward(loss, torch.full_like(loss, 1 / len(labels)))
+            torch.autograd.backward(loss, torch.full_like(loss, 1 / num_images))
             total += loss.detach()
             self.totals.add(loss.detach(), logits.detach(), targets)
+        if self._team:
+            own = total.clone()
+            self._team.add_up([*_gradients(self._parameters), total])
+            self.totals.loss += total - own
         return total
 
-    def _minibatches(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor]]:
+    def _sizes(self, num_images: int) -> int | list[int]:
+        """Of the minibatches of an update with so many images on all ranks, as `torch.split` takes them."""
         size = self._spec.training.batch_size
-        images = images.contiguous(memory_format=torch.channels_last)
-        return zip(torch.split(images, size), torch.split(labels, size), strict=True)
+        return [len(share) for share in self._team.shares(num_images, size)] if self._team else size
 
     def diverged(self) -> tuple[int, list[str]] | None:
         """The first step that was not finite, and the parameters whose gradients were not. Waits for the device."""
@@ -169,7 +194,7 @@ class Learner:
         return layer or culprit.removesuffix(".parametrizations.weight")
 
     def _first_bad_output(self, images: Tensor, labels: Tensor) -> str | None:
-        for x, _ in self._minibatches(images, labels):
+        for x, _ in _minibatches(images, labels, self._spec.training.batch_size):
             for name, layer in self.network.named_children():
                 x = layer(x)
                 if not x.isfinite().all():
@@ -239,6 +264,11 @@ def initialized_network(spec: TrainingSpec) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(spec.training.seed, "initialization"))
         return build_network(spec)
+
+
+def _minibatches(images: Tensor, labels: Tensor, sizes: int | list[int]) -> Iterable[tuple[Tensor, Tensor]]:
+    images = images.contiguous(memory_format=torch.channels_last)
+    return zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
 
 
 def _gradients(weights: Iterable[Tensor]) -> list[Tensor]:

@@ -16,6 +16,7 @@ from cnn.batches import Batches
 from cnn.checkpoints import generations, load, save, step_of
 from cnn.data import Data
 from cnn.determinism import determinism_domain
+from cnn.distributed import GATHER, Ranks, Team
 from cnn.early_stopping import improves
 from cnn.errors import CheckpointInvalid, Diverged
 from cnn.evaluation import Score, evaluate
@@ -89,7 +90,11 @@ class Run:
         self.metrics: list[Metrics] = []
         self.step = 0
         self.save_seconds = 0.0
+        self.save_bytes = 0
         self._saved_step: int | None = None
+        self.resumed_from: Path | None = None
+        self._team: Team | None = None
+        self._ranks: Ranks | None = None
 
     def _choose_monitor(self) -> str | None:
         """The series that decides which weights are delivered; None for the last ones."""
@@ -132,7 +137,10 @@ class Run:
         return Progress(self.epoch, self.job_step, self.spec.training.epochs, num_steps)
 
     def _lr(self) -> float:
-        lr = self.spec.schedule.lr(self.step, self._num_steps, self._batches.per_epoch, self.spec.optimizer.lr)
+        return self._lr_of(self.step)
+
+    def _lr_of(self, step: int) -> float:
+        lr = self.spec.schedule.lr(step, self._num_steps, self._batches.per_epoch, self.spec.optimizer.lr)
         return self._plateau.reduce(lr) if self._plateau else lr
 
     def advance(self) -> None:
@@ -140,11 +148,34 @@ class Run:
         if self.at_epoch_end:
             self._epoch_clock.restart()
             self._images_this_epoch = 0
-        self.step += 1
-        images, labels = self._batches.at(self.epoch, self.step)
-        samples = self._batches.samples(self.epoch, self.step)
-        self._images_this_epoch += len(labels)
-        self.learner.update(self.epoch, self.step, images, labels, self._lr(), samples)
+        step, lr = self.step + 1, self._lr_of(self.step + 1)
+        if self._ranks:
+            self._ranks.begin(step, lr)
+        self._images_this_epoch += self.follow(step, lr)
+
+    def follow(self, step: int, lr: float) -> int:
+        """Update `step` with this learning rate; gives the number of images of all ranks."""
+        self.step = step
+        images, labels = self._batches.at(self.epoch, step)
+        samples = self._batches.samples(self.epoch, step)
+        num_images = len(labels)
+        if self._team:
+            size = self.spec.training.batch_size
+            images, labels, samples = (self._team.part(tensor, size) for tensor in (images, labels, samples))
+        self.learner.update(self.epoch, step, images, labels, lr, samples, num_images)
+        return num_images
+
+    def join(self, team: Team, ranks: Ranks | None) -> None:
+        """From now on be one rank of several, rank 0 with the others at hand."""
+        self._team, self._ranks = team, ranks
+        self.learner.join(team)
+
+    def gather(self) -> None:
+        """Bring the counts of the epoch to rank 0."""
+        if self._ranks:
+            self._ranks.begin(GATHER, 0.0)
+        if self._team:
+            self.learner.totals.gather(self._team)
 
     def check(self) -> None:
         """Raise Diverged when a step up to here was not finite. Waits for the device."""
@@ -158,6 +189,7 @@ class Run:
 
     def end_epoch(self) -> Metrics:
         """Evaluate, and remember the best weights."""
+        self.gather()
         values = self.learner.totals.means()
         self.learner.totals.reset()
         seconds = self._epoch_clock.seconds
@@ -212,12 +244,14 @@ class Run:
         if folder is None or step == self._saved_step:
             return
         clock = Clock()
+        self.gather()
         tensors = self.learner.tensors()
         if self.gan:
             tensors |= {f"gan.{name}": tensor for name, tensor in self.gan.tensors().items()}
         best = None
         if self._best:
-            tensors |= {f"best.{name}": tensor for name, tensor in self._best.weights.items()}
+            if self._best.step != step:  # else they are the weights of now
+                tensors |= {f"best.{name}": tensor for name, tensor in self._best.weights.items()}
             best = {"value": self._best.value, "epoch": self._best.epoch, "step": self._best.step}
         state = {
             "identity": self._identity,
@@ -230,6 +264,7 @@ class Run:
         }
         path = save(folder, step, tensors, state)
         self.save_seconds = clock.seconds
+        self.save_bytes = sum(tensor.nbytes for tensor in tensors.values())
         self._saved_step = step
         yield Checkpoint(*self.position, path)
 
@@ -251,7 +286,8 @@ class Run:
             except CheckpointInvalid as error:
                 yield Warning_(error.message)
                 continue
-            self._restore(candidate, tensors, state)
+            self.restore(candidate, tensors, state)
+            self.resumed_from = candidate
             domain = determinism_domain(self.device)
             if state["domain"] != domain:
                 yield Warning_(
@@ -262,7 +298,8 @@ class Run:
             return
         raise CheckpointInvalid(f"no checkpoint in {path.parent} up to {path.name} can be read")
 
-    def _restore(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def restore(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Take over the state of the checkpoint `path`. Raises CheckpointInvalid when it is another run's."""
         if state["identity"] != self._identity:
             raise CheckpointInvalid(f"{path} belongs to {state['identity']}, this run is {self._identity}")
         self.step = step_of(path) - state["gan_step"]
@@ -273,8 +310,12 @@ class Run:
             self.gan.restore(state["gan_step"], state_of_gan)
         if state["best"]:
             # With the strides of the network's own: another layout in memory gives other last bits.
-            current = self.learner.weights().items()
-            weights = {name: torch.empty_like(tensor).copy_(tensors[f"best.{name}"]) for name, tensor in current}
+            current = self.learner.weights()
+            if state["best"]["step"] == step_of(path):
+                best = current
+            else:
+                best = {name: tensors[f"best.{name}"] for name in current}
+            weights = {name: torch.empty_like(tensor).copy_(best[name]) for name, tensor in current.items()}
             self._best = _Best(**state["best"], weights=weights)
         if self._patience:
             self._patience.recall(state["patience"])

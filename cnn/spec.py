@@ -11,15 +11,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cnn.augmentation import Augmentation, check_augmentation
+from cnn.augmentation import Augmentation, check_augmentation, check_devices
 from cnn.base import Items, Spec, spec_error
 from cnn.datasets import Dataset
 from cnn.early_stopping import EarlyStopping
 from cnn.errors import DataCorrupt, DatasetMissing
 from cnn.feature_space import check_feature_space
+from cnn.findings import Operation, put
 from cnn.generative import check_gan
+from cnn.layers import Linear
 from cnn.losses import CrossEntropy, Loss
-from cnn.models import Model
+from cnn.models import Layers, Model
 from cnn.normalization import Normalization, Standardize
 from cnn.optimizers import Optimizer
 from cnn.plan import LayerDoesNotFit, Plan
@@ -64,6 +66,8 @@ class Training(Spec):
     """From which every random number of the run follows."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; `auto` takes a GPU when the worker has one."""
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs, or processes on a CPU, that share the work of every minibatch."""
     precision: Literal["float32"] = "float32"
     """Number format of weights and activations."""
     accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
@@ -178,12 +182,16 @@ class TrainingSpec(Spec):
             raise spec_error(error.code, f"/model{error.pointer}", str(error)) from error
         if plan.output_shape != (info.num_classes,):
             last = plan.layers[-1]
+            has_width = isinstance(self.model, Layers) and isinstance(self.model.layers[-1], Linear)
+            path = f"/model{last.pointer}/out_features"
+            mended: Operation = {"op": "replace", "path": path, "value": info.num_classes}
             raise spec_error(
                 "wrong_output",
                 f"/model{last.pointer}",
                 f"the last layer {last.name} must give one value for each of the {info.num_classes} classes of "
                 f"{info.name}, it gives {last.output_shape}",
                 got=list(last.output_shape),
+                fix=[mended] if has_width else [],
             )
         if plan.num_parameters > MAX_PARAMETERS:
             raise spec_error(
@@ -197,6 +205,7 @@ class TrainingSpec(Spec):
         check_augmentation(self.augmentation, self.dataset.info.shape)
         check_feature_space(self.augmentation, self.plan(), self.num_train)
         check_gan(self.augmentation, self.num_train)
+        check_devices(self.training.devices, self._smallest_minibatch, self.augmentation)
 
     def _check_regularizers(self) -> None:
         names = self.plan().weight_layers
@@ -214,9 +223,14 @@ class TrainingSpec(Spec):
                         allowed=names,
                     )
 
+    @property
+    def _smallest_minibatch(self) -> int:
+        size = self.training.batch_size
+        return size if self.training.drop_last else self.num_train % size or size
+
     def _check_batch_norm(self) -> None:
         size = self.training.batch_size
-        smallest = size if self.training.drop_last else self.num_train % size or size
+        smallest = self._smallest_minibatch // self.training.devices
         for layer in self.plan().layers:
             if layer.type == "batch_norm" and smallest * math.prod(layer.input_shape[1:]) == 1:
                 raise spec_error(
@@ -247,11 +261,13 @@ class TrainingSpec(Spec):
             )
         needed = self.training.batch_size * (self.training.accumulate if self.training.drop_last else 1)
         if self.training.drop_last and needed > self.num_train:
+            fitting = self.num_train // self.training.accumulate
             raise spec_error(
                 "batch_too_large",
                 "/training/batch_size",
                 f"one step needs {needed} images, but the training split has {self.num_train}: an epoch would be empty",
                 got=self.training.batch_size,
+                fix=put(self, "training", "batch_size", fitting) if fitting else [],
             )
         watchers = {"early_stopping": self.early_stopping, "schedule": self.schedule}
         for name, watcher in watchers.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnn.distributed import Team
 from cnn.evaluation import TOP
 
 PENDING_VALUES = 2**16
@@ -69,6 +70,21 @@ class Totals:
             "grad_norm": self.grad_norm,
             "steps": self.steps,
         }
+
+    def gather(self, team: Team) -> None:
+        """Add up the counts of the ranks at rank 0; the others begin anew. The rest is the same on all of them."""
+        self._judge_pending()
+        team.add_up(self._counts())
+        if team.rank:
+            self.forget_counts()
+
+    def forget_counts(self) -> None:
+        """Leave to another rank what was counted until now."""
+        for count in self._counts():
+            count.zero_()
+
+    def _counts(self) -> list[Tensor]:
+        return [self.correct, self.in_top5, self.seen]
 
     def reset(self) -> None:
         for total in self.tensors().values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
 from cnn.determinism import determinism_domain
+from cnn.distributed import Ranks, share_threads
 from cnn.errors import Diverged, TrainingError
 from cnn.events import Artifact, Event, Phase, Result, Stopped, Warning_
 from cnn.export import export, export_model, export_weights, write
@@ -25,7 +27,9 @@ from cnn.spec import TrainingSpec
 PROGRESS_SECONDS = 0.5
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_COSTS = 200
-"""Between two saves inside an epoch lies at least so many times what the last one took."""
+"""Between two saves lies at least so many times what the last one took, so that they cost no more than 0.5 %."""
+SMALL_CHECKPOINT_BYTES = 32 * 2**20
+"""Up to this size there is a checkpoint at the end of every epoch, however short."""
 
 
 def never() -> bool:
@@ -47,7 +51,8 @@ def train(
     """Train the network of `spec` on `data`, and tell what happens.
 
     Args:
-        device: "cpu" or "cuda"; the caller has resolved "auto", and has set the number of threads.
+        device: "cpu" or "cuda"; the caller has resolved "auto", and has set the number of threads, which the ranks of
+            a run on several devices share.
         checkpoints, artifacts: folders for complete states and for the files of users; None for no files.
         init_weights: a safetensors file to start from; its bytes are part of what the run is. Needed where
             `training.init_from` names a job: this package knows no jobs.
@@ -62,15 +67,17 @@ def train(
         raise TrainingError(
             "initial_weights_missing", f"the weights of {spec.training.init_from} are not at hand", "platform"
         )
+    share_threads(spec.training.devices)
     run = Run(spec, data, torch.device(device), init_weights)
     yield from run.begin(resume_from)
     try:
-        for phase, stage in run.stages():
-            yield Phase(phase)
-            yield from _steps(run, stage, checkpoints, stop)
-            if not stage.complete:
-                yield Stopped(*run.position)
-                return
+        with Ranks(run, data, init_weights) if spec.training.devices > 1 else nullcontext():
+            for phase, stage in run.stages():
+                yield Phase(phase)
+                yield from _steps(run, stage, checkpoints, stop)
+                if not stage.complete:
+                    yield Stopped(*run.position)
+                    return
     except Diverged as error:
         if artifacts:
             yield export_weights(artifacts, "last_good.safetensors", run.learner.weights(), error.step - 1)
@@ -137,5 +144,7 @@ def _steps(run: Run, stage: Run | GanTraining, checkpoints: Path | None, stop: C
             yield run.metrics[-1]
             if isinstance(stage, GanTraining):
                 yield from map(Warning_, stage.complaints)
-            yield from run.save(checkpoints)
-            saved.restart()
+            is_small = run.save_bytes <= SMALL_CHECKPOINT_BYTES
+            if stage.complete or is_small or saved.seconds > CHECKPOINT_COSTS * run.save_seconds:
+                yield from run.save(checkpoints)
+                saved.restart()

@@ -14,6 +14,7 @@ from cnn.costs import MEGABYTE, memory, num_steps, steps_per_epoch, work
 from cnn.data import Data
 from cnn.learner import Learner
 from cnn.spec import TrainingSpec
+from tests.cnn.plain import BATCH, small_spec
 
 BIG = 512
 DENSE = [
@@ -62,10 +63,10 @@ def test_work_of_a_run_by_hand() -> None:
 
 
 def test_the_batches_of_an_evaluation_are_those_of_evaluate() -> None:
-    assert (costs.EVALUATION_BATCH, costs.EVALUATION_VALUES) == (
+    assert (
         evaluation.MAX_BATCH["cpu"],
         evaluation.MAX_BATCH_VALUES["cpu"],
-    )
+    ) == (costs.EVALUATION_BATCH, costs.EVALUATION_VALUES)
 
 
 def test_memory_of_weights_counts_what_the_learner_holds(digits: Data) -> None:
@@ -98,3 +99,9 @@ def test_total_is_the_sum_of_the_parts() -> None:
     assert parts.total == parts.base + parts.dataset + parts.weights + parts.activations + parts.evaluation
     assert parts.dataset == (1294 + 144) * (64 + 8)
     assert parts.base > 100 * MEGABYTE
+
+
+def test_each_of_several_devices_takes_memory_but_the_activations_are_shared() -> None:
+    one, two = (memory(small_spec(training={"batch_size": BATCH, "devices": devices})) for devices in (1, 2))
+    assert (two.base, two.dataset) == (2 * one.base, 2 * one.dataset)
+    assert (two.activations, two.evaluation) == (one.activations, one.evaluation)

@@ -398,3 +398,34 @@ def test_checkpoints_inside_an_epoch_are_as_good_as_others(
     last = run(spec, digits, tmp_path / "resumed", resume_from=path)
     assert rows(last) == rows(expected)
     assert last[-1] == expected[-1]
+
+
+def test_a_large_checkpoint_is_not_written_at_the_end_of_every_short_epoch(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec(training={"epochs": 4, "batch_size": 200})
+    monkeypatch.setattr(training, "CHECKPOINT_COSTS", 10**9)
+    assert len(of(Checkpoint, run(spec, digits, tmp_path / "small"))) == 4
+    monkeypatch.setattr(training, "SMALL_CHECKPOINT_BYTES", 0)
+    events = run(spec, digits, tmp_path)
+    # The first, which shows what one takes, and the last, so that the end of the run can be repeated without an epoch.
+    assert [event.epoch for event in of(Checkpoint, events)] == [1, 4]
+    resumed = run(spec, digits, tmp_path, resume_from=of(Checkpoint, events)[0].path)
+    assert rows(resumed) == rows(events)
+    assert resumed[-1] == events[-1]
+
+
+def test_the_best_weights_are_stored_once_and_come_back(digits: Data, tmp_path: Path) -> None:
+    """The first epoch is the best one, as the steps are far too large: at its end the best weights are those of now."""
+    spec = small_spec(**{**EVERYTHING, "optimizer": {"type": "adam", "lr": 3.0}, "regularizers": []})
+    expected = run(spec, digits, tmp_path / "undisturbed")
+    assert expected[-1].epoch == 1  # type: ignore[union-attr]
+    for num_steps, stores_best in ((STEPS_PER_EPOCH, False), (STEPS_PER_EPOCH + 1, True)):
+        folder = tmp_path / str(num_steps)
+        checkpoint = of(Checkpoint, run(spec, digits, folder, stop=stop_after(num_steps)))[-1]
+        stored = load_file(checkpoint.path / TENSORS)
+        assert any(name.startswith("best.") for name in stored) == stores_best
+        resumed = run(spec, digits, folder, resume_from=checkpoint.path)
+        assert resumed[-1] == expected[-1]
+        weights = [of(Artifact, events)[0].path for events in (resumed, expected)]
+        assert digest(weights[0]) == digest(weights[1])
