@@ -3,6 +3,8 @@
 `Authentication` is a dependency of the whole app, so that a route is closed unless it is named as public. Reading needs
 a key of scope `read`, also where a route is named as reading whatever its method; everything else needs one of scope
 `submit`; routes of administrators depend on `ADMINS_ONLY` as well.
+
+Dependencies that wait for nothing are coroutines: a plain function costs every request a change of threads.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 
 from server.errors import InsufficientScope, Unauthenticated
 from server.middleware import SAFE_METHODS
@@ -73,7 +76,7 @@ class Authentication:
         self._reading = reading
         self._rates = rates
 
-    def __call__(
+    async def __call__(
         self,
         request: Request,
         background: BackgroundTasks,
@@ -86,7 +89,7 @@ class Authentication:
             _require_loopback(request)
             request.state.caller = Caller(None)
             return
-        key = _authenticate(services.database, credentials)
+        key = await run_in_threadpool(_authenticate, services.database, credentials)
         request.state.response_headers = self._rates.take(key.id)
         reads = request.method in SAFE_METHODS or request.scope["endpoint"] in self._reading
         _require(key, Scope.READ if reads else Scope.SUBMIT)
@@ -95,7 +98,7 @@ class Authentication:
             background.add_task(_note_use, services.database, key)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
@@ -104,7 +107,7 @@ CallerOf = Annotated[Caller, Depends(_caller)]
 """A route's parameter of this type gets the caller."""
 
 
-def _admins_only(caller: CallerOf) -> None:
+async def _admins_only(caller: CallerOf) -> None:
     if caller.key is not None:
         _require(caller.key, Scope.ADMIN)
 

@@ -1,6 +1,7 @@
 """What the API tells of itself: a line of the log and two Prometheus series for every request, and the store's gauges.
 
-Labels are bounded: methods that HTTP defines, templates of routes, classes of statuses, statuses of jobs.
+Labels are bounded: methods that HTTP defines, templates of routes, classes of statuses, statuses of jobs and
+deliveries.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from urllib.parse import quote
 
 from fastapi import FastAPI
@@ -81,16 +83,30 @@ class _StoreCollector(Collector):
             num_jobs = operations.num_jobs(connection)
             oldest = operations.oldest_queued_at(connection)
             present = workers.recent(connection, seconds=self._services.settings.lease_seconds)
+            num_deliveries = operations.num_deliveries(connection)
+            oldest_delivery = operations.oldest_delivery_at(connection)
         jobs = GaugeMetricFamily("epochd_jobs", "Jobs by status.", labels=("status",))
         for status, count in num_jobs.items():
             jobs.add_metric((status,), count)
-        waiting = 0.0 if oldest is None else max(0.0, time.time() - oldest.timestamp())
+        deliveries = GaugeMetricFamily(
+            "epochd_deliveries", "To webhooks, by status; finished ones of seven days.", labels=("status",)
+        )
+        for outcome, count in num_deliveries.items():
+            deliveries.add_metric((outcome,), count)
+        oldest_queued = "How long the first queued job has waited."
+        oldest_told = "How long the first delivery has waited that is neither delivered nor given up."
         return [
             jobs,
-            GaugeMetricFamily("epochd_oldest_queued_seconds", "How long the first queued job has waited.", waiting),
+            GaugeMetricFamily("epochd_oldest_queued_seconds", oldest_queued, _since(oldest)),
+            deliveries,
+            GaugeMetricFamily("epochd_oldest_delivery_seconds", oldest_told, _since(oldest_delivery)),
             GaugeMetricFamily("epochd_workers", "Workers that are there.", len(present)),
             GaugeMetricFamily("epochd_slots", "Jobs that they can train at once.", sum(w.slots for w in present)),
         ]
+
+
+def _since(began: datetime | None) -> float:
+    return 0.0 if began is None else max(0.0, time.time() - began.timestamp())
 
 
 class _PredictionCollector(Collector):
@@ -105,6 +121,8 @@ class _PredictionCollector(Collector):
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         pool = self._pool
         yield CounterMetricFamily("epochd_predicted_images", "Images that were predicted.", pool.num_images)
+        yield CounterMetricFamily("epochd_predictions", "Questions that were answered.", pool.num_answers)
+        yield CounterMetricFamily("epochd_prediction_seconds", "What these took, with their waits.", pool.seconds)
         yield CounterMetricFamily("epochd_predictor_starts", "Processes that were started.", pool.num_starts)
         yield CounterMetricFamily("epochd_predictor_failures", "Questions without an answer.", pool.num_failures)
         yield GaugeMetricFamily("epochd_predictors", "Processes that are there.", pool.num_processes)

@@ -6,6 +6,7 @@ import re
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 
 from cnn.datasets import Registered
 from cnn.spec import TrainingSpec
@@ -15,6 +16,7 @@ from server.schemas import ErrorItem
 from server.services import ServicesOf
 from server.wording import quoted
 from worker.store import datasets
+from worker.store.database import Database
 from worker.store.datasets import Dataset, DatasetStatus
 
 DATASET_ID = re.compile(r"ds_[0-9a-z]{26}")
@@ -32,15 +34,19 @@ def find_dataset(c: Connection, dataset_id: str, caller: Caller) -> Dataset:
     return dataset
 
 
-def _fill_in(request: Request, services: ServicesOf, caller: CallerOf) -> None:
+async def _fill_in(request: Request, services: ServicesOf, caller: CallerOf) -> None:
     """Write the dataset's content into the body that came, before the body is validated."""
     match getattr(request.state, "body", None):
         case {"spec": {"dataset": {"type": "registered", "id": str(dataset_id)} as sent}}:
-            with services.database.read() as c:
-                dataset = datasets.get(c, dataset_id)
+            dataset = await run_in_threadpool(_get, services.database, dataset_id)
             sent["content"] = None
             if dataset is not None and caller.sees(dataset.owner_id):
                 sent["content"] = dataset.content
+
+
+def _get(database: Database, dataset_id: str) -> Dataset | None:
+    with database.read() as c:
+        return datasets.get(c, dataset_id)
 
 
 FILLS_IN_DATASETS = Depends(_fill_in)

@@ -29,7 +29,7 @@ class Services:
     predictions: Pool
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

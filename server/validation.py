@@ -77,8 +77,8 @@ def _relation(error: Mapping[str, Any], context: Mapping[str, Any], place: Place
         item["allowed"] = [shorten(value) for value in context["allowed"]]
     if "got" in context:
         item["got"] = shorten(context["got"])
-    if "fix" in context:
-        item["fix"] = context["fix"]
+    if context.get("fix"):
+        item["fix"] = [{**operation, "path": place.pointer + operation["path"]} for operation in context["fix"]]
     return item
 
 

@@ -30,6 +30,7 @@ import torchvision.models  # noqa: F401
 
 import cnn.formats
 import cnn.gan
+import cnn.native.network
 import cnn.nn
 import cnn.optim
 import cnn.training

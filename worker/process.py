@@ -53,6 +53,7 @@ class TrainerProcess:
         self._spool = Spool(log.parent)
         self.exit = Exit()
         self._ended = threading.Event()
+        self._heard = threading.Event()
         self._lock = threading.Lock()
         self._reaped = False
         log_descriptor = open_log(log, attempt)
@@ -89,8 +90,14 @@ class TrainerProcess:
         """Whether the trainer has ended, and all its messages are there, after at most this time."""
         return self._ended.wait(seconds)
 
+    def hear(self, seconds: float) -> None:
+        """Wait for the next message, or the trainer's end, at most this time."""
+        if not self._ended.is_set():
+            self._heard.wait(seconds)
+
     def take(self, count: int = 100) -> list[Message]:
         """The oldest messages, each with the time `at` which it came, that were not taken yet; empty without any."""
+        self._heard.clear()
         return [json.loads(line) for line in self._spool.take(count)]
 
     def terminate(self) -> None:
@@ -128,6 +135,7 @@ class TrainerProcess:
         os.close(self._events)
         os.close(self._stdin)
         self._ended.set()
+        self._heard.set()
 
     def _listen(self, selector: selectors.BaseSelector, wanted: bool) -> None:
         """Whether the trainer's messages are read: when they cannot wait anywhere, it waits, and is pinged."""
@@ -149,6 +157,7 @@ class TrainerProcess:
                 logger.warning("trainer %d sent a line that is not a JSON object: %r", self.pid, line[:200])
             else:
                 self._spool.put(json.dumps(message).encode())
+                self._heard.set()
         return bool(chunk)
 
     def _write(self, outgoing: bytearray) -> bool:

@@ -26,6 +26,9 @@ from worker.supervisor import Supervisor
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 0.5
+DEAF_SECONDS = 1.2
+"""Celery takes no bell while all of its threads are busy, and sees only within a second that one no longer is."""
+DEAF_POLL_SECONDS = 0.05
 
 
 class Worker:
@@ -119,7 +122,7 @@ class Worker:
         """
         with self._finding_domains:
             if not self._domains:
-                found = find_domains(self._starter, self._capacity, self.draining)
+                found = find_domains(self._starter, self._capacity, self.draining, native=self._settings.native)
                 with self._database.write() as c:
                     workers.record_domains(c, self.id, found)
                 self._domains = found
@@ -137,6 +140,7 @@ class Worker:
                     device=capacity.device,
                     threads=capacity.threads,
                     domains=self._domains,
+                    gpus=capacity.gpus_per_slot,
                 )
         except DatabaseUnavailable as error:
             logger.warning("nothing can be claimed: %s", error)
@@ -190,6 +194,15 @@ class Worker:
             except DatabaseUnavailable as error:
                 logger.warning("cannot poll: %s", error)
 
+    def poll_while_deaf(self) -> None:
+        """Look for the jobs whose bells nobody hears, just after Celery's thread has become free."""
+        until = time.monotonic() + DEAF_SECONDS
+        while time.monotonic() < until and not self.draining.wait(DEAF_POLL_SECONDS):
+            try:
+                self._poll()
+            except DatabaseUnavailable as error:
+                logger.warning("cannot poll: %s", error)
+
     def _poll(self) -> None:
         """Begin to work where there is a slot, and a job that fits.
 
@@ -198,7 +211,8 @@ class Worker:
         """
         if self._free.empty():
             return
-        fitting = fits(self._capacity.device, self._capacity.threads, self._domains)
+        capacity = self._capacity
+        fitting = fits(capacity.device, capacity.threads, self._domains, capacity.gpus_per_slot)
         with self._database.read() as c:
             waiting = claims.claimable_ids(c, limit=1, fitting=fitting)
         if waiting:
@@ -212,5 +226,6 @@ def register_task(app: Celery, worker: Worker) -> None:
     def work(job_id: str) -> None:
         logger.debug("rung for job %s", job_id)
         worker.work()
+        threading.Thread(target=worker.poll_while_deaf, name="deaf", daemon=True).start()
 
     app.task(name=TASK)(work)

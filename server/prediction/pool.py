@@ -77,7 +77,8 @@ class Pool:
     """
 
     def __init__(self, limits: Limits, command: Sequence[str] = COMMAND) -> None:
-        self.num_images = self.num_starts = self.num_failures = 0
+        self.num_images = self.num_answers = self.num_starts = self.num_failures = 0
+        self.seconds = 0.0
         self._limits = limits
         self._command = command
         self._num_questions = 0
@@ -140,6 +141,8 @@ class Pool:
         finally:
             self._release(model, process)
         self.num_images += len(answer.get("data", ()))
+        self.num_answers += 1
+        self.seconds += time.monotonic() - began
         return answer, waited
 
     async def _claim(self, model: Model) -> None:

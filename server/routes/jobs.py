@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Header, Query, Request, Response
 from pydantic import Field
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 
 from server import schemas
 from server.auth import Caller, CallerOf
+from server.bell import Bell
 from server.bodies import JsonRoute
 from server.files import etag_matches
 from server.idempotency import IdempotentRequest
@@ -74,6 +75,7 @@ def create_job(
     request: IdempotentRequest,
     services: ServicesOf,
     caller: CallerOf,
+    background: BackgroundTasks,
 ) -> Response:
     """Submit a job. It is stored before the answer is sent; a worker trains it when one is free.
 
@@ -90,7 +92,8 @@ def create_job(
         return _dry_run(body, services, caller)
     with services.database.write() as connection:
         response = request.once(connection, create)
-    services.bell.ring(response.headers["Location"].rpartition("/")[2])
+    job_id = response.headers["Location"].rpartition("/")[2]
+    background.add_task(_ring, services.bell, job_id)  # after the answer, which the bell's thread would hold up
     return response
 
 
@@ -168,6 +171,11 @@ def delete_job(job_id: str, request: Request, services: ServicesOf, caller: Call
     with services.database.read() as connection:
         _find_match(connection, job_id, request, services, caller)
     deletion.delete_job(services.database, services.settings.data_dir, job_id)
+
+
+async def _ring(bell: Bell, job_id: str) -> None:
+    """Where the answer was sent from: it waits for nothing, so that another thread would only cost time."""
+    bell.ring(job_id)
 
 
 def _dry_run(body: JobCreate, services: Services, caller: Caller) -> Response:

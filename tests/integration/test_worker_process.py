@@ -158,6 +158,27 @@ def test_a_killed_trainer_is_tried_again_and_ends_with_the_same_bytes(host: Host
     assert host.values(disturbed_id) == host.values(undisturbed.id)
 
 
+def test_a_job_on_two_devices_survives_the_loss_of_a_rank_and_a_cancel_leaves_none(host: Host) -> None:
+    worker = host.start_worker()
+    undisturbed = host.wait_for(host.submit(6, devices=2), ended)
+    disturbed_id = host.submit(6, devices=2)
+    host.wait_for(disturbed_id, saved)
+    (rank,) = descendants(trainer_of(worker))
+    os.kill(rank, signal.SIGKILL)
+    disturbed = host.wait_for(disturbed_id, ended)
+    assert [attempt.reason for attempt in host.attempts(disturbed_id)] == ["trainer_crashed", "trained"]
+    assert undisturbed.status == JobStatus.SUCCEEDED
+    assert disturbed.result == undisturbed.result
+    assert host.values(disturbed_id) == host.values(undisturbed.id)
+    cancelled_id = host.submit(100_000, devices=2)
+    host.wait_for(cancelled_id, begun)
+    ranks = descendants(trainer_of(worker))
+    with host.database.write() as c:
+        intents.request_cancel(c, cancelled_id)
+    assert host.wait_for(cancelled_id, ended, seconds=20).status == JobStatus.CANCELLED
+    assert not alive(ranks)
+
+
 def test_workers_share_the_jobs_of_a_postgresql(tmp_path: Path, postgresql_url: str) -> None:
     with open_host(tmp_path, postgresql_url) as host:
         host.start_worker()

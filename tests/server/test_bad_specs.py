@@ -270,6 +270,14 @@ async def test_paths_are_refused_whether_or_not_there_is_something(
             _set("/optimizer/type", "Adam"),
             [{"op": "replace", "path": "/spec/optimizer/type", "value": "adam"}],
         ),
+        (
+            _set("/model/layers/4/out_features", 11),
+            [{"op": "replace", "path": "/spec/model/layers/4/out_features", "value": 10}],
+        ),
+        (
+            _set("/training/batch_size", 5000),
+            [{"op": "add", "path": "/spec/training/batch_size", "value": 1294}],
+        ),
     ],
 )
 async def test_a_fix_is_offered_where_the_right_name_is_near(

@@ -18,8 +18,10 @@ from tests.server.seeding import SPEC, Seed
 from worker.jobs import JobStatus
 from worker.log_format import JsonFormatter
 from worker.settings import Settings
-from worker.store import attempts, keys, operations, tables, workers
+from worker.store import attempts, deliveries, keys, operations, tables, webhook_tables, webhooks, workers
+from worker.store.deliveries import DeliveryStatus
 from worker.store.keys import Scope
+from worker.store.webhooks import EventType
 from worker.store.workers import Worker
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +168,25 @@ async def test_metrics_count_requests_jobs_and_workers(
     assert (found["epochd_workers",], found["epochd_slots",]) == (1, 2)
     assert (found["epochd_database_up",], found["epochd_queue_up",]) == (1, 0)
     assert found["epochd_oldest_queued_seconds",] == pytest.approx(100, abs=10)
+
+
+async def test_metrics_tell_how_deliveries_get_on(http: httpx.AsyncClient, seed: Seed) -> None:
+    table, now = webhook_tables.deliveries, datetime.now(UTC)
+    ages = {"pending": [100, 50], "delivered": [500], "failed": [400, 300, 200]}
+    with seed.database.write() as c:
+        webhook, _ = webhooks.create(c, owner_id=None, url="https://example.com/hooks", types=tuple(EventType))
+        for status, of_status in ages.items():
+            times = (
+                {"due_at": now + timedelta(hours=1)} if status == "pending" else {"due_at": None, "finished_at": now}
+            )
+            for age in of_status:
+                changed = update(table).where(table.c.id == deliveries.add_test(c, webhook).id)
+                c.execute(changed.values(status=status, created_at=now - timedelta(seconds=age), **times))
+    found = await values(http)
+    assert {status: found["epochd_deliveries", status] for status in DeliveryStatus} == {
+        status: len(of_status) for status, of_status in ages.items()
+    }
+    assert found["epochd_oldest_delivery_seconds",] == pytest.approx(100, abs=10)
 
 
 async def test_clients_cannot_make_labels(http: httpx.AsyncClient) -> None:

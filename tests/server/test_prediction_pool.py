@@ -85,6 +85,8 @@ async def test_a_process_stays_for_the_next_question(pool: Callable[..., Pool], 
         assert again["data"] == first["data"]
         assert less < waited
     assert (made.num_starts, made.num_processes, made.num_images, made.num_failures) == (1, 1, 6, 0)
+    assert made.num_answers == 6
+    assert made.seconds > waited
 
 
 async def test_the_one_that_was_asked_longest_ago_makes_room(pool: Callable[..., Pool], models: list[Model]) -> None:

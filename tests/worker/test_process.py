@@ -46,6 +46,17 @@ os._exit(7)
     assert (tmp_path / "log.txt").read_text().splitlines()[1:] == ["to stdout", "to stderr"]
 
 
+def test_whoever_listens_hears_each_message_and_the_end(tmp_path: Path) -> None:
+    with start(tmp_path, 'send("first"); sys.stdin.readline(); send("second")') as trainer:
+        for told in ("first", "second"):
+            while not (messages := received(trainer)):
+                trainer.hear(60)
+            assert messages == [{"type": told}]
+        trainer.hear(60)
+        assert trainer.wait(0)
+        trainer.hear(60)
+
+
 def test_a_signal_is_the_exit(tmp_path: Path) -> None:
     with start(tmp_path, "os.kill(os.getpid(), signal.SIGSEGV)") as trainer:
         assert trainer.wait(20)

@@ -61,6 +61,7 @@ def claim(
     device: str,
     threads: int = 1,
     domains: Mapping[str, str] = UNKNOWN,
+    gpus: int = 1,
     job_id: str | None = None,
 ) -> Job | None:
     """Take the best queued job that fits the worker: highest priority first, then oldest.
@@ -69,10 +70,11 @@ def claim(
         device: `cuda` or `cpu`.
         threads: recorded as the job's thread count if this is its first claim.
         domains: the worker's determinism domain on each device, recorded likewise.
+        gpus: that a job of the worker sees, if it has any.
         job_id: take only this job.
     """
     quotas.lock_running(c)
-    query = select(jobs).where(claimable(), fits(device, threads, domains))
+    query = select(jobs).where(claimable(), fits(device, threads, domains, gpus))
     if job_id is not None:
         query = query.where(jobs.c.id == job_id)
     best = query.order_by(*CLAIM_ORDER).limit(1)

@@ -10,8 +10,10 @@ from sqlalchemy import Connection, func, select
 
 from worker.jobs import JobStatus
 from worker.store.claims import claimable
+from worker.store.deliveries import DeliveryStatus
 from worker.store.domains import fits
 from worker.store.tables import jobs
+from worker.store.webhook_tables import deliveries
 from worker.store.workers import Worker
 
 
@@ -39,6 +41,21 @@ def oldest_queued_at(c: Connection) -> datetime | None:
     """Since when the queued job waits that has waited longest."""
     found: datetime | None = c.execute(
         select(func.min(jobs.c.queued_at)).where(jobs.c.status == JobStatus.QUEUED)
+    ).scalar_one()
+    return found
+
+
+def num_deliveries(c: Connection) -> dict[DeliveryStatus, int]:
+    """How many deliveries to webhooks there are of each status; finished ones are kept for `deliveries.KEPT`."""
+    rows = c.execute(select(deliveries.c.status, func.count()).group_by(deliveries.c.status))
+    return dict.fromkeys(DeliveryStatus, 0) | {DeliveryStatus(status): int(count) for status, count in rows}
+
+
+def oldest_delivery_at(c: Connection) -> datetime | None:
+    """Since when the delivery waits that has waited longest, with all of its attempts."""
+    # By the column of the index: those that wait are those that are due some day.
+    found: datetime | None = c.execute(
+        select(func.min(deliveries.c.created_at)).where(deliveries.c.due_at.is_not(None))
     ).scalar_one()
     return found
 
