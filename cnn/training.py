@@ -26,8 +26,9 @@ from cnn.spec import TrainingSpec
 
 PROGRESS_SECONDS = 0.5
 CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_COSTS = 200
-"""Between two saves lies at least so many times what the last one took, so that they cost no more than 0.5 %."""
+CHECKPOINT_COSTS = 400
+"""Between two saves lies at least so many times what the last one took: a quarter of a percent, and those of a run's
+first half minute and its end leave it below half a percent."""
 SMALL_CHECKPOINT_BYTES = 32 * 2**20
 """Up to this size there is a checkpoint at the end of every epoch, however short."""
 
