@@ -68,8 +68,8 @@ class Team:
     def __init__(self, rank: int, size: int, device: torch.device, store: Path) -> None:
         self.rank = rank
         self.size = size
-        # Ranks of one machine meet on it, whatever its name resolves to.
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+        # What gloo reads: ranks of one machine meet on it, whatever its name resolves to.
+        os.putenv("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             init_method=f"file://{store}",
