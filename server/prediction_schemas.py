@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from server.schemas import Answer
 
 MAX_IMAGES = 64
 MAX_BYTES = 2**24
 """Of all images of a request together."""
+ARRAY_SUFFIXES = (".npy", ".npz")
+Layout = Literal["NHW", "NHWC", "NCHW"]
+"""Axes of an array of images, as in a dataset of the type `npz`; an array of one image has no `N`."""
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 100
 
@@ -21,6 +26,8 @@ class Prediction(Answer):
 class PredictedImage(Answer):
     name: str | None
     """Of the file that was sent, where the request names it."""
+    position: int | None
+    """Which image of an array of several it is, the first is 0; null for a file of one image."""
     height: int
     """In pixels, as it was sent; the network saw it in the size of its training images."""
     width: int

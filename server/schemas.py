@@ -19,7 +19,7 @@ class ErrorItem(TypedDict):
     parameter: NotRequired[str]
     """Name of the query or path parameter that is wrong."""
     image: NotRequired[int]
-    """Which of the images is wrong; the first is 0."""
+    """Which of the files of images is wrong; the first is 0."""
     offset: NotRequired[int]
     """Byte of the body at which reading stopped."""
     code: str

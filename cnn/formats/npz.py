@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,6 +20,8 @@ from cnn.datasets import DatasetInfo
 from cnn.errors import DataCorrupt
 
 Layout = Literal["NHW", "NHWC", "NCHW"]
+MAX_HEADER_BYTES = 2**16 + 12
+"""The largest header of version 1.0; NumPy parses none of more than 10,000 characters."""
 
 
 def read_npz(path: Path, layout: Layout | None, test_fraction: float | None) -> Data:
@@ -67,13 +71,25 @@ def _header(path: Path, arrays: zipfile.ZipFile, name: str) -> tuple[tuple[int, 
             "with it they are images, labels",
         )
     with arrays.open(f"{name}.npy") as file:
-        version = npy.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = npy.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = npy.read_array_header_2_0(file)
-        else:
-            raise DataCorrupt(f"{path}: {name}: expected version 1.0 or 2.0 of the NPY format, got {version}")
+        return read_header(file)
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type of the array of an NPY file, of which at most `MAX_HEADER_BYTES` are read.
+
+    Raises:
+        ValueError: it does not begin as such a file.
+    """
+    head = BytesIO(file.read(MAX_HEADER_BYTES))
+    version = npy.read_magic(head)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"expected version 1.0 or 2.0 of the NPY format, got {version}")
+    try:
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(head)
+    # What Python's parser raises on nonsense, beside the ValueError of NumPy.
+    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError(f"expected a header of the NPY format, got one that cannot be parsed: {error}") from error
     return shape, dtype
 
 

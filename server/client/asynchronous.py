@@ -31,7 +31,7 @@ from server.client.following import POLL_SECONDS, RECONNECT_SECONDS, EventReader
 from server.client.webhooks import AsyncWebhooks
 from server.operation_schemas import Worker
 from server.plan_schemas import Plan
-from server.prediction_schemas import DEFAULT_TOP_K, Predictions
+from server.prediction_schemas import DEFAULT_TOP_K, Layout, Predictions
 from server.schemas import Artifact, Attempt, BatchResult, Event, Job, LoggedEvent, MetricPoint
 
 E = TypeVar("E", bound=Event)
@@ -204,9 +204,21 @@ class AsyncClient:
         """The workers that were seen within a day."""
         return tuple([worker async for worker in self._items(calls.list_workers())])
 
-    async def predict(self, job_id: str, images: Sequence[Path | bytes], *, top_k: int = DEFAULT_TOP_K) -> Predictions:
-        """What the job's network says of images, files or their bytes: the `top_k` most probable classes of each."""
-        return await self._send(await asyncio.to_thread(calls.predict, job_id, images, top_k))
+    async def predict(
+        self,
+        job_id: str,
+        images: Sequence[Path | bytes],
+        *,
+        top_k: int = DEFAULT_TOP_K,
+        layout: Layout | None = None,
+    ) -> Predictions:
+        """What the job's network says of images: the `top_k` most probable classes of each.
+
+        Args:
+            images: files or their bytes; PNG, JPEG, WEBP, BMP, or arrays of uint8 as NPY or NPZ.
+            layout: axes of arrays; None to tell them by the size of the network's images.
+        """
+        return await self._send(await asyncio.to_thread(calls.predict, job_id, images, top_k, layout))
 
     async def artifacts(self, job_id: str) -> tuple[Artifact, ...]:
         return tuple([artifact async for artifact in self._items(calls.list_artifacts(job_id))])

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from server.client.errors import ClientError, TooMany, Unavailable, Unreachable, raise_for_problem
 from server.operation_schemas import Worker, WorkerPage
 from server.plan_schemas import Plan
-from server.prediction_schemas import Predictions
+from server.prediction_schemas import Layout, Predictions
 from server.schemas import (
     Artifact,
     ArtifactPage,
@@ -156,13 +156,13 @@ def logs(job_id: str, tail: int | None) -> Call[str]:
     return Call(lambda response: response.text, "GET", job_path(job_id, "logs"), params=_given(tail=tail))
 
 
-def predict(job_id: str, images: Sequence[Path | bytes], top_k: int) -> Call[Predictions]:
+def predict(job_id: str, images: Sequence[Path | bytes], top_k: int, layout: Layout | None) -> Call[Predictions]:
     """Reads the files. Nothing changes by it, so that it may be sent again."""
     files = [
         ("image", (str(number), image) if isinstance(image, bytes) else (image.name, image.read_bytes()))
         for number, image in enumerate(images)
     ]
-    path, params = job_path(job_id, "predict"), {"top_k": top_k}
+    path, params = job_path(job_id, "predict"), _given(top_k=top_k, layout=layout)
     return Call(
         lambda response: Predictions.model_validate_json(response.content), "POST", path, files=files, params=params
     )

@@ -1,4 +1,4 @@
-"""Takes images out of the body of a request: one that is the whole body, or the files of a form (RFC 7578)."""
+"""Takes files out of the body of a request: one that is the whole body, or the files of a form (RFC 7578)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class MalformedForm(Exception):
 
 
 @dataclass(frozen=True)
-class SentImage:
+class SentFile:
     name: str | None
     content: bytes
 
 
-def images_of(body: bytes, content_type: str) -> list[SentImage]:
-    """The images of a body, in their order; at most one more than `MAX_IMAGES`.
+def files_of(body: bytes, content_type: str) -> list[SentFile]:
+    """The files of a body, in their order; at most one more than `MAX_IMAGES`.
 
     Raises:
         MalformedForm: the body is announced as a form, and is none.
@@ -32,24 +32,24 @@ def images_of(body: bytes, content_type: str) -> list[SentImage]:
     head = Message()
     head["Content-Type"] = content_type
     if head.get_content_type() != FORM:
-        return [SentImage(None, body)] if body else []
+        return [SentFile(None, body)] if body else []
     boundary = head.get_boundary()
     if not boundary or len(boundary) > 70:
         raise MalformedForm("expected a boundary of 1 to 70 characters in the Content-Type of the form")
     delimiter = b"\r\n--" + boundary.encode("utf-8", "replace")
     # What stands before the first delimiter, the parts, and what was not split because there are too many.
     _, *parts = (b"\r\n" + body).split(delimiter, MAX_IMAGES + 2)
-    images: list[SentImage] = []
+    files: list[SentFile] = []
     for part in parts:
         if part.startswith(b"--"):
-            return images
-        images.append(_image_of(part, len(images)))
-        if len(images) > MAX_IMAGES:
-            return images
+            return files
+        files.append(_file_of(part, len(files)))
+        if len(files) > MAX_IMAGES:
+            return files
     raise MalformedForm(f"expected the form to end with its boundary and two hyphens, got none after {len(body)} bytes")
 
 
-def _image_of(part: bytes, number: int) -> SentImage:
+def _file_of(part: bytes, number: int) -> SentFile:
     """What stands between two delimiters: the rest of the first one's line, headers, a blank line, and the file."""
     end = part.find(_BLANK, 0, MAX_HEAD_BYTES)
     if end < 0:
@@ -62,4 +62,4 @@ def _image_of(part: bytes, number: int) -> SentImage:
     if name is None:
         field = head.get_param("name", "", "Content-Disposition")
         raise MalformedForm(f"part {number}: expected a file, as of curl -F image=@x.png, got the field {field!r}")
-    return SentImage(name, part[end + len(_BLANK) :])
+    return SentFile(name, part[end + len(_BLANK) :])

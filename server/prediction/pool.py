@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.prediction_schemas import Layout
 from worker.settings import trainer_environment
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Question:
     content_type: str
     top_k: int
     mirror: bool
+    layout: Layout | None = None
+    """Axes of arrays; None to tell them by the network's images."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,7 @@ class _Process:
             "content_type": question.content_type,
             "top_k": question.top_k,
             "mirror": question.mirror,
+            "layout": question.layout,
         }
         self._questions.write(json.dumps(head).encode() + b"\n")
         self._questions.write(question.body)

@@ -1,7 +1,7 @@
 """`python -m server.prediction.process MODEL LABELS`: answers what classes images are of, by one model.
 
 Each question is a line of JSON on standard input with the body of a request behind it, each answer a line of JSON on
-standard output; the first line says that the model is loaded. Images come from anybody: this process has a limit of
+standard output; the first line says that the model is loaded. Files come from anybody: this process has a limit of
 memory, a time for each question, no credentials, and it ends when its input does.
 """
 
@@ -13,19 +13,17 @@ import resource
 import signal
 import sys
 import time
-from io import BytesIO
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 
-from cnn.errors import DataCorrupt
-from cnn.formats.image_folder import FORMATS, decode, read_header
-from server.prediction.forms import MalformedForm, SentImage, images_of
-from server.prediction_schemas import MAX_IMAGES
+from server.prediction.decoding import Image, Refused, decode_files
+from server.prediction.forms import MalformedForm, SentFile, files_of
+from server.prediction_schemas import MAX_IMAGES, Layout
 from worker.limits import set_limits
 
 MEMORY_BYTES = 2 * 2**30
@@ -34,16 +32,6 @@ MODEL_COPIES = 4
 NICENESS = 5
 """Whoever trains on the same cores comes first."""
 BATCH_SIZE = 16
-PICTURE_CHANNELS = (1, 3)
-
-
-class Refused(Exception):
-    """The images are the reason why there is no answer: `kind` is what `server.routes.predictions` makes of it."""
-
-    def __init__(self, kind: str, message: str, images: list[dict[str, Any]] | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.images = images or []
 
 
 class Network:
@@ -56,45 +44,29 @@ class Network:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._labels: list[str] = json.loads(labels.read_text("utf-8"))
-        _, self._channels, height, width = self._session.get_inputs()[0].shape
-        self._size = (height, width)
+        _, channels, height, width = self._session.get_inputs()[0].shape
+        self._shape = (channels, height, width)
 
-    def answer(self, body: bytes, content_type: str, top_k: int, mirror: bool) -> dict[str, Any]:
+    def answer(self, body: bytes, content_type: str, top_k: int, mirror: bool, layout: Layout | None) -> dict[str, Any]:
         """What `server.prediction_schemas.Predictions` says of the images. Raises Refused."""
-        if self._channels not in PICTURE_CHANNELS:
-            raise Refused("network", f"its network takes images of {self._channels} channels, pictures have 1 or 3")
         start = time.perf_counter()
-        described, pixels = self._decoded(_sent(body, content_type))
+        images, pixels = decode_files(_sent(body, content_type), self._shape, layout)
         decoded = time.perf_counter()
-        probabilities = self._probabilities(pixels, mirror)
+        probabilities = self._probabilities(images, pixels, mirror)
         seconds = {"decode_seconds": decoded - start, "model_seconds": time.perf_counter() - decoded}
-        for image, row in zip(described, probabilities, strict=True):
-            best = np.argsort(-row, kind="stable")[:top_k].tolist()
-            image["predictions"] = [
-                {"label": self._labels[index], "index": index, "probability": float(row[index])} for index in best
-            ]
-        return {"data": described, "timings": seconds}
+        data = [self._told(image, row, top_k) for image, row in zip(images, probabilities, strict=True)]
+        return {"data": data, "timings": seconds}
 
-    def _decoded(self, images: list[SentImage]) -> tuple[list[dict[str, Any]], NDArray[np.uint8]]:
-        described, pixels, faults = [], [], []
-        for number, image in enumerate(images):
-            file = BytesIO(image.content)
-            try:
-                header = read_header(file)
-                file.seek(0)
-                pixels.append(decode(file, self._size, self._channels))
-            except (DataCorrupt, MemoryError) as error:
-                faults.append({"image": number, "name": image.name, "message": _reason(error, file)})
-                continue
-            height, width = header.size
-            seen = {"transparency": header.has_alpha, "several_frames": header.has_frames, "turned": header.is_turned}
-            warnings = [name for name, is_so in seen.items() if is_so]
-            described.append({"name": image.name, "height": height, "width": width, "warnings": warnings})
-        if faults:
-            raise Refused("images", f"{len(faults)} of {len(images)} images cannot be used", faults)
-        return described, np.stack(pixels)
+    def _told(self, image: Image, probabilities: NDArray[np.float64], top_k: int) -> dict[str, Any]:
+        best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+        predictions = [
+            {"label": self._labels[index], "index": index, "probability": float(probabilities[index])} for index in best
+        ]
+        described = asdict(image)
+        del described["file"]
+        return {**described, "predictions": predictions}
 
-    def _probabilities(self, pixels: NDArray[np.uint8], mirror: bool) -> NDArray[np.float64]:
+    def _probabilities(self, images: list[Image], pixels: NDArray[np.uint8], mirror: bool) -> NDArray[np.float64]:
         """The softmax of the logits, in float64; with `mirror` of their mean over each image and its mirror image."""
         batches = []
         for start in range(0, len(pixels), BATCH_SIZE):
@@ -106,10 +78,7 @@ class Network:
             batches.append(logits)
         logits = np.concatenate(batches).astype(np.float64)
         if not (finite := np.isfinite(logits).all(axis=1)).all():
-            message = "the network's output for it is not finite"
-            faults = [
-                {"image": number, "name": None, "message": message} for number in np.flatnonzero(~finite).tolist()
-            ]
+            faults = [_not_finite(image) for image, is_finite in zip(images, finite, strict=True) if not is_finite]
             raise Refused("images", "the network has no answer for some images", faults)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -145,24 +114,20 @@ def _say(answers: TextIO, answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _sent(body: bytes, content_type: str) -> list[SentImage]:
+def _sent(body: bytes, content_type: str) -> list[SentFile]:
     try:
-        images = images_of(body, content_type)
+        files = files_of(body, content_type)
     except MalformedForm as error:
         raise Refused("form", str(error)) from error
-    if not 0 < len(images) <= MAX_IMAGES:
-        got = f"more than {MAX_IMAGES}" if images else "none"
+    if not 0 < len(files) <= MAX_IMAGES:
+        got = f"more than {MAX_IMAGES}" if files else "none"
         raise Refused("images", f"expected 1 to {MAX_IMAGES} images, got {got}")
-    return images
+    return files
 
 
-def _reason(error: DataCorrupt | MemoryError, file: BytesIO) -> str:
-    """Why an image cannot be used, without the name that a file in memory has."""
-    if isinstance(error, MemoryError):
-        return "decoding it takes more memory than an image may have"
-    if isinstance(error.__cause__, UnidentifiedImageError):
-        return f"expected an image as {', '.join(FORMATS)}, got something else"
-    return error.message.removeprefix(f"{file}: ")
+def _not_finite(image: Image) -> dict[str, Any]:
+    which = "it" if image.position is None else f"image {image.position} of the array"
+    return {"image": image.file, "name": image.name, "message": f"the network's output for {which} is not finite"}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from server.errors import (
 from server.openapi import problems
 from server.prediction.forms import FORM
 from server.prediction.pool import Model, PoolFull, ProcessFailed, Question
-from server.prediction_schemas import DEFAULT_TOP_K, MAX_BYTES, MAX_IMAGES, MAX_TOP_K, Predictions
+from server.prediction_schemas import DEFAULT_TOP_K, MAX_BYTES, MAX_IMAGES, MAX_TOP_K, Layout, Predictions
 from server.queries import QueryParameters
 from server.representation import find
 from server.schemas import ErrorItem
@@ -40,8 +40,8 @@ router = APIRouter(prefix="/v1/jobs/{job_id}/predict", tags=["jobs"])
 
 NETWORK, LABELS = "model.onnx", "labels.json"
 RAW = "application/octet-stream"
-ONE_IMAGE = ("image/", RAW, "application/x-www-form-urlencoded")
-"""Beginnings of the media types of a body that is one image; the last is what `curl --data-binary` says of anything."""
+ONE_FILE = ("image/", RAW, "application/x-www-form-urlencoded")
+"""Beginnings of the media types of a body that is one file; the last is what `curl --data-binary` says of anything."""
 _FILE = {"type": "string", "format": "binary"}
 _FILES = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": MAX_IMAGES}
 BODY = {
@@ -56,6 +56,8 @@ BODY = {
 class PredictQuery(QueryParameters):
     top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
     """How many classes to name for each image, at most all that there are."""
+    layout: Layout | None = None
+    """Axes of arrays; without it they are told by the height, width and channels of the network's images."""
 
 
 @router.post(
@@ -73,8 +75,9 @@ async def predict(
 ) -> Response:
     """The most probable classes of images, by the job's `model.onnx`, in a process of its own.
 
-    Send a form with one file or several (`curl -F image=@a.png -F image=@b.png`), or one image as the body
-    (`curl --data-binary @a.png`): PNG, JPEG, WEBP or BMP. They are resized and converted as training images are.
+    Send a form with one file or several (`curl -F image=@a.png -F image=@b.png`), or one file as the body
+    (`curl --data-binary @a.png`). PNG, JPEG, WEBP and BMP are resized and converted as training images are. NPY and NPZ
+    have one image or several as uint8, of any number of channels, in the size of the training images.
     """
     job, network, labels = await run_in_threadpool(_exported, services, job_id, caller)
     content_type = _media_type(request)
@@ -83,7 +86,7 @@ async def predict(
     began = time.perf_counter()
     try:
         with services.predictions.admission():
-            question = Question(await request.body(), content_type, query.top_k, mirror)
+            question = Question(await request.body(), content_type, query.top_k, mirror, query.layout)
             answer, waited = await services.predictions.ask(model, question)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
@@ -92,7 +95,7 @@ async def predict(
     except ProcessFailed as error:
         raise Unavailable(f"the network has not answered: {error}; send fewer images, or try again") from error
     if "refused" in answer:
-        raise _refusal(job, **answer["refused"])
+        raise _refusal(**answer["refused"])
     num_images, seconds = len(answer["data"]), time.perf_counter() - began
     fields = {"job_id": job_id, "images": num_images, "seconds": round(seconds, 6)}
     logger.info("%s: %d images predicted in %.1f ms", job_id, num_images, seconds * 1000, extra={"fields": fields})
@@ -130,15 +133,15 @@ def _missing(job: Job, reason: str) -> ModelMissing:
 
 
 def _media_type(request: Request) -> str:
-    """The `Content-Type`, of a form or of an image.
+    """The `Content-Type`, of a form or of a file.
 
     Raises:
         UnsupportedMediaType: it is of something else, or the body is compressed.
     """
     content_type = request.headers.get("content-type", RAW)
-    if not content_type.strip().lower().startswith((FORM, *ONE_IMAGE)):
+    if not content_type.strip().lower().startswith((FORM, *ONE_FILE)):
         raise UnsupportedMediaType(
-            f"expected images as {FORM} (curl -F image=@x.png), or one image as image/png or {RAW} "
+            f"expected files as {FORM} (curl -F image=@x.png), or one file as image/png or {RAW} "
             f"(curl --data-binary @x.png), got {quoted(content_type)}"
         )
     encoding = request.headers.get("content-encoding", "identity")
@@ -149,10 +152,8 @@ def _media_type(request: Request) -> str:
     return content_type
 
 
-def _refusal(job: Job, kind: str, message: str, images: list[dict[str, Any]]) -> ProblemError:
+def _refusal(kind: str, message: str, images: list[dict[str, Any]]) -> ProblemError:
     """What a process says against a question, as a client gets it."""
-    if kind == "network":
-        return _missing(job, message)
     if kind == "form":
         return MalformedBody(message)
     items = [_item(**fault) for fault in images]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -66,8 +67,19 @@ def test_images_are_chosen_or_dropped_and_named(
     expect(tried.nth(0).locator("ol")).to_have_count(1)
     expect(tried.nth(0)).to_contain_text("<i>dropped</i>.png")
     expect(tried.nth(1).get_by_role("alert")).to_have_text(
-        "expected an image as PNG, JPEG, WEBP, BMP, got something else"
+        "expected an image as PNG, JPEG, WEBP, BMP, or an array as NPY or NPZ, got something else"
     )
+
+    array = tmp_path / "several.npy"
+    np.save(array, images[:3])
+    panel.get_by_label("Images, or drop some here").set_input_files(array)
+    expect(tried).to_have_count(5)
+    several = tried.nth(0)
+    expect(several.locator("ol")).to_have_count(3)
+    expect(several).to_contain_text("image 2")
+    expect(several.locator("img")).to_have_count(0)
+    assert several.locator("ol").nth(1).inner_text() == tried.nth(4).locator("ol").inner_text()
+
     panel.screenshot(path=screenshots / "try-it.png")
     page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -49,6 +49,22 @@ def _rename(old: str, new: str) -> Change:
 FLATTEN = {"type": "flatten"}
 OUTPUT = {"type": "linear", "out_features": 10}
 
+
+def _with_gan(num_train: int, **gan: int) -> Change:
+    """A GAN that learns from few images, and minibatches that are small enough for them."""
+    return lambda spec: spec.update(
+        split={"num_train": num_train}, training={"batch_size": 1}, augmentation=[{"type": "gan", **gan}]
+    )
+
+
+def _both(first: Change, second: Change) -> Change:
+    def change(spec: dict[str, Any]) -> None:
+        first(spec)
+        second(spec)
+
+    return change
+
+
 BAD_SPECS: dict[str, tuple[Change, str, str, list[str]]] = {
     "wrong type": (_set("/training/epochs", "five"), "/spec/training/epochs", "int_type", ["an integer", '"five"']),
     "float for integer": (_set("/training/epochs", 1.5), "/spec/training/epochs", "int_type", ["an integer", "1.5"]),
@@ -278,6 +294,18 @@ async def test_paths_are_refused_whether_or_not_there_is_something(
             _set("/training/batch_size", 5000),
             [{"op": "add", "path": "/spec/training/batch_size", "value": 1294}],
         ),
+        (
+            _with_gan(40),  # whose batch size is not in the spec
+            [{"op": "add", "path": "/spec/augmentation/0/batch_size", "value": 40}],
+        ),
+        (
+            _with_gan(40, batch_size=41),
+            [{"op": "add", "path": "/spec/augmentation/0/batch_size", "value": 40}],
+        ),
+        (
+            _both(_with_gan(40, batch_size=40), _set("/model/layers/4/out_features", 2)),
+            [{"op": "replace", "path": "/spec/model/layers/4/out_features", "value": 10}],
+        ),
     ],
 )
 async def test_a_fix_is_offered_where_the_right_name_is_near(
@@ -293,6 +321,30 @@ async def test_a_fix_is_offered_where_the_right_name_is_near(
         value = _pop(mended, patch["from"]) if patch["op"] == "move" else patch["value"]
         _set(patch["path"], value)(mended)
     assert (await http.post("/v1/jobs", json=mended)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        pytest.param(_with_gan(1, batch_size=2), "batch_too_large", id="no GAN learns from one image"),
+        pytest.param(
+            lambda spec: spec.update(training={"batch_size": 1, "accumulate": 1295, "drop_last": True}),
+            "batch_too_large",
+            id="more minibatches of one image than images",
+        ),
+        pytest.param(
+            _both(_with_gan(40, batch_size=40), _layers(FLATTEN, {**OUTPUT, "out_features": 11}, {"type": "relu"})),
+            "wrong_output",
+            id="the last layer has no width",
+        ),
+    ],
+)
+async def test_no_fix_is_offered_where_nothing_fits(http: httpx.AsyncClient, change: Change, code: str) -> None:
+    spec = copy.deepcopy(SPEC)
+    change(spec)
+    [item] = assert_problem(await http.post("/v1/jobs", json={"spec": spec}))["errors"]
+    assert item["code"] == code
+    assert "fix" not in item
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cnn.datasets import Digits
@@ -49,6 +50,35 @@ def test_files_and_bytes_are_predicted_by_both_clients(server: Server, job: Job,
         answer = client.predict(job.id, [paths[0], paths[1].read_bytes()], top_k=2)
     assert [(image.name, len(image.predictions)) for image in answer.data] == [("000.png", 2), ("1", 2)]
     assert asyncio.run(ask()) == answer.data
+
+
+def test_arrays_are_predicted_by_both_clients_and_the_command(server: Server, job: Job, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    several, one = tmp_path / "several.npy", tmp_path / "one.npz"
+    np.save(several, images)
+    np.savez(one, images[1])
+
+    async def ask() -> object:
+        async with AsyncClient(server.url) as client:
+            return (await client.predict(job.id, [several, one], layout="NHW")).data
+
+    with Client(server.url) as client:
+        answer = client.predict(job.id, [several, one], layout="NHW").data
+        with pytest.raises(InvalidRequest, match="expected NHWC"):
+            client.predict(job.id, [one.read_bytes()], layout="NHWC")
+    assert asyncio.run(ask()) == answer
+    assert [(image.name, image.position) for image in answer] == [
+        ("several.npy", 0), ("several.npy", 1), ("several.npy", 2), ("one.npz", None)
+    ]  # fmt: skip
+    assert answer[1].predictions == answer[3].predictions
+    epochd = Epochd(server.url)
+    # Two of these are more than a request may have.
+    np.save(several, np.concatenate([images] * (MAX_IMAGES // 3)))
+    told = epochd("predict", job.id, str(several), str(several), str(one), "--json").stdout.splitlines()
+    assert len(told) == 2 * 3 * (MAX_IMAGES // 3) + 1
+    rows = [line.split() for line in epochd("predict", job.id, str(several), "--layout", "NHW").stdout.splitlines()]
+    assert [row[0] for row in rows[1:3]] == ["several.npy[0]", "several.npy[1]"]
+    assert epochd("predict", job.id, str(one), "--layout", "NHWC").exit_code == 2
 
 
 def test_what_is_wrong_is_an_error_of_its_kind(server: Server, seed: Seed, job: Job, paths: list[Path]) -> None:

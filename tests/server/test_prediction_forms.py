@@ -5,7 +5,7 @@ import random
 import httpx
 import pytest
 
-from server.prediction.forms import MAX_HEAD_BYTES, MalformedForm, SentImage, images_of
+from server.prediction.forms import MAX_HEAD_BYTES, MalformedForm, SentFile, files_of
 from server.prediction_schemas import MAX_IMAGES
 
 FORM = "multipart/form-data; boundary=abc"
@@ -15,7 +15,7 @@ def test_a_form_of_httpx_comes_apart_again() -> None:
     contents = [random.Random(n).randbytes(n) for n in (0, 1, 1000, 100_000)] + [b"\r\n", b"--", b"\r\n\r\n--a\r\n"]
     files = [("image", (f"ä {number}.png", content)) for number, content in enumerate(contents)]
     request = httpx.Request("POST", "http://x", files=files)
-    found = images_of(request.read(), request.headers["content-type"])
+    found = files_of(request.read(), request.headers["content-type"])
     assert [(image.name, image.content) for image in found] == [file for _, file in files]
 
 
@@ -28,12 +28,12 @@ def test_quotes_long_names_and_other_headers_are_read() -> None:
         b"--abc--\r\nand what stands behind"
     )
     for content_type in (FORM, 'Multipart/Form-Data; charset=utf-8; boundary="abc"'):
-        assert images_of(body, content_type) == [SentImage('a "b".png', b"one"), SentImage("€.png", b"two")]
+        assert files_of(body, content_type) == [SentFile('a "b".png', b"one"), SentFile("€.png", b"two")]
 
 
-def test_another_body_is_one_image() -> None:
-    assert images_of(b"bytes", "image/png") == [SentImage(None, b"bytes")]
-    assert images_of(b"", "image/png") == []
+def test_another_body_is_one_file() -> None:
+    assert files_of(b"bytes", "image/png") == [SentFile(None, b"bytes")]
+    assert files_of(b"", "image/png") == []
 
 
 PART = b"--abc\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\nx\r\n"
@@ -55,12 +55,12 @@ PART = b"--abc\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n
 )
 def test_what_is_no_form_of_files_is_refused(body: bytes, content_type: str, message: str) -> None:
     with pytest.raises(MalformedForm, match=message):
-        images_of(body, content_type)
+        files_of(body, content_type)
 
 
 def test_parts_beyond_the_limit_are_not_taken_apart() -> None:
-    assert len(images_of(PART * 100_000 + b"--abc--", FORM)) == MAX_IMAGES + 1
-    assert len(images_of(PART * MAX_IMAGES + b"--abc--", FORM)) == MAX_IMAGES
+    assert len(files_of(PART * 100_000 + b"--abc--", FORM)) == MAX_IMAGES + 1
+    assert len(files_of(PART * MAX_IMAGES + b"--abc--", FORM)) == MAX_IMAGES
 
 
 def test_no_bytes_do_more_than_be_refused() -> None:
@@ -69,7 +69,7 @@ def test_no_bytes_do_more_than_be_refused() -> None:
     for _ in range(2000):
         body = b"".join(chance.choices(pieces, k=chance.randrange(20)))
         try:
-            found = images_of(body, FORM)
+            found = files_of(body, FORM)
         except MalformedForm:
             continue
-        assert all(isinstance(image, SentImage) for image in found)
+        assert all(isinstance(image, SentFile) for image in found)

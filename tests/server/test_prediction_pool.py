@@ -229,7 +229,13 @@ async def test_it_gives_itself_up_when_its_time_is_over(models: list[Model]) -> 
     largest = picture(np.zeros((3, 7000, 7000), np.uint8), "jpeg")
     form = httpx.Request("POST", "http://x", files=[("image", (str(n), largest)) for n in range(20)])
     body = form.read()
-    head = {"num_bytes": len(body), "seconds": 1, "content_type": form.headers["content-type"], "top_k": 1}
+    head = {
+        "num_bytes": len(body),
+        "seconds": 1,
+        "content_type": form.headers["content-type"],
+        "top_k": 1,
+        "layout": None,
+    }
     process = await started(models[0])
     assert process.stdin is not None
     process.stdin.write(json.dumps({**head, "mirror": False}).encode() + b"\n" + body)

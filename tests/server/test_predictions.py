@@ -35,6 +35,7 @@ from worker.store import events, tables
 
 pytestmark = pytest.mark.anyio
 
+HOW_TO = Path(__file__).parents[2] / "docs" / "predict.md"
 MIRRORED = {**SPEC, "training": {"test_time_augmentation": "horizontal_flip"}}
 
 
@@ -149,7 +150,10 @@ async def test_a_bad_image_is_named_with_what_is_wrong(http: httpx.AsyncClient, 
         (i, "unusable_image") for i in (1, 2, 3, 4)
     ]
     messages = [item["message"] for item in problem["errors"]]
-    assert messages[0] == 'image 1, "1.png": expected an image as PNG, JPEG, WEBP, BMP, got something else'
+    assert (
+        messages[0]
+        == 'image 1, "1.png": expected an image as PNG, JPEG, WEBP, BMP, or an array as NPY or NPZ, got something else'
+    )
     assert not [message for message in messages if "BytesIO" in message]
     assert problem["detail"].startswith("4 of 5 images cannot be used: image 1")
 
@@ -227,6 +231,9 @@ async def test_predictions_are_counted_and_logged(
     assert float(counted["epochd_predictor_starts_total"]) == 1
     assert float(counted["epochd_predictor_failures_total"]) == 0
     assert float(counted["epochd_predictors"]) == 1
+    assert float(counted["epochd_predictions_total"]) == 2
+    assert float(counted["epochd_prediction_seconds_total"]) > 0
+    assert set(re.findall("`(epochd_predict[a-z_]+)`", HOW_TO.read_text())) == set(counted)
     assert [m for m in caplog.messages if m.startswith(f"{job.id}: 2 images predicted in")]
 
 

@@ -5,6 +5,8 @@ import { Bar } from "./bar.js";
 import { Panel } from "./panel.js";
 
 const NETWORK = "model.onnx";
+const PICTURES = "image/png,image/jpeg,image/webp,image/bmp";
+const ARRAY = /\.np[yz]$/i;
 const MAX_SHOWN = 50;
 const NOT_SEEN = {
   transparency: "its transparency was dropped",
@@ -12,35 +14,42 @@ const NOT_SEEN = {
   turned: "it was not turned as EXIF asks",
 };
 
-/** Asks for one image: {file, url} becomes {…, image} with its predictions, or {…, error}. */
+/** Asks for one file: {file, url} becomes {…, images} with their predictions, or {…, error}. */
 async function asked(path, entry) {
   const body = new FormData();
   body.append("image", entry.file);
   try {
     const answer = await (await request(path, { method: "POST", body })).json();
-    return { ...entry, image: answer.data[0] };
+    return { ...entry, images: answer.data };
   } catch (error) {
     const [fault] = error.problem?.errors ?? [];
     return { ...entry, error: (fault?.message ?? error.message).replace(/^image 0, ".*": /, "") };
   }
 }
 
+function Classes({ image }) {
+  return html`<ol>${image.predictions.map((one) => html`<li key=${one.index}><span class="wrap">${one.label}</span>
+    <${Bar} fraction=${one.probability} status="" label="Probability of ${one.label}" />
+    <span class="number">${percent(one.probability, 1)}</span></li>`)}</ol>`;
+}
+
 function Predicted({ entry }) {
-  const { file, url, image, error } = entry;
+  const { file, url, images, error } = entry;
+  const [first] = images ?? [];
   return html`<li>
-    <img src=${url} alt="" />
+    ${ARRAY.test(file.name) ? html`<span class="array soft small">array</span>` : html`<img src=${url} alt="" />`}
     <div>
-      <p class="wrap"><b>${file.name}</b>${image && html`<span class="small soft"> ${image.width} × ${image.height}
-        ${image.warnings.map((one) => ` · ${NOT_SEEN[one] ?? one}`)}</span>`}</p>
+      <p class="wrap"><b>${file.name}</b>${first && html`<span class="small soft"> ${first.width} × ${first.height}
+        ${first.warnings.map((one) => ` · ${NOT_SEEN[one] ?? one}`)}</span>`}</p>
       ${error && html`<p class="bad small" role="alert">${error}</p>`}
-      ${!image && !error && html`<p class="soft small" role="status">asking …</p>`}
-      ${image && html`<ol>${image.predictions.map((one) => html`<li key=${one.index}><span class="wrap">${one.label}</span>
-        <${Bar} fraction=${one.probability} status="" label="Probability of ${one.label}" />
-        <span class="number">${percent(one.probability, 1)}</span></li>`)}</ol>`}
+      ${!images && !error && html`<p class="soft small" role="status">asking …</p>`}
+      ${images?.map((image) => html`<div key=${image.position}>
+        ${image.position !== null && html`<p class="small soft">image ${image.position}</p>`}
+        <${Classes} image=${image} /></div>`)}
     </div></li>`;
 }
 
-/** Images that are asked one after the other, the newest first: [entries, take]. */
+/** Files that are asked about one after the other, the newest first: [entries, take]. */
 function usePredictions(path) {
   const [entries, setEntries] = useState([]);
   const queue = useRef(Promise.resolve());
@@ -58,7 +67,7 @@ function usePredictions(path) {
   return [entries, take];
 }
 
-/** Images of one's own, dropped or chosen, and what the job's network says of them. */
+/** Pictures and arrays of one's own, dropped or chosen, and what the job's network says of them. */
 export function TryIt({ job, artifacts }) {
   const path = `${job.links.self}/predict`;
   const [entries, take] = usePredictions(path);
@@ -80,7 +89,7 @@ export function TryIt({ job, artifacts }) {
   return html`<${Panel} title="Try it" call=${{ path, method: "POST", file: "image" }}>
     <div class="drop ${over ? "over" : ""}" onDrop=${dropped} onDragLeave=${() => setOver(false)}
       onDragOver=${(event) => { event.preventDefault(); setOver(true); }}>
-      <label>Images, or drop some here<input type="file" multiple accept="image/png,image/jpeg,image/webp,image/bmp" onChange=${chosen} /></label>
+      <label>Images, or drop some here<input type="file" multiple accept="${PICTURES},.npy,.npz" onChange=${chosen} /></label>
     </div>
     <ul class="tried">${entries.map((entry) => html`<${Predicted} key=${entry.url} entry=${entry} />`)}</ul>
   </${Panel}>`;

@@ -113,11 +113,20 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         read_npz(path, None, None)
 
 
-def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello, this is text", "magic"),
+        (b"\x93NUMPY\3\0\0\0", r"expected version 1\.0 or 2\.0 of the NPY format, got \(3, 0\)"),
+        (b"\x93NUMPY\1\0\4\0((((", "got one that cannot be parsed"),
+        (b"\x93NUMPY\2\0\xff\xff\xff\xff{}", "EOF: reading array header"),
+    ],
+)
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("train_images.npy", b"hello, this is text")
-    with pytest.raises(DataCorrupt, match=r"a\.npz: it is no NPZ file that can be read: .*magic"):
+        archive.writestr("train_images.npy", content)
+    with pytest.raises(DataCorrupt, match=rf"a\.npz: it is no NPZ file that can be read: .*{message}"):
         read_npz(path, None, None)
 
 
