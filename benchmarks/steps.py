@@ -16,7 +16,7 @@ from typing import Any, get_args
 
 import torch
 from alternation import Rates, alternate, table, write
-from throughput import CROP_AND_FLIP, NUM_IMAGES, TUTORIAL, engine, spec_with
+from throughput import CROP_AND_FLIP, KERNELS_MISSING, NUM_IMAGES, TUTORIAL, engine, spec_with
 
 from cnn.data import Data
 from cnn.datasets import FashionMNIST
@@ -28,6 +28,9 @@ from cnn.regularizers import Regularizer
 from cnn.spec import TrainingSpec
 
 STEP = "a whole step"
+KERNELS_USED = (
+    "With the kernels that `python -m cnn.native` compiles: for all but `l2`, and for `muon` those of its partner."
+)
 
 
 def names_of(union: Any) -> list[str]:
@@ -93,7 +96,9 @@ def main() -> None:
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     data = FashionMNIST().load(arguments.data_dir)
-    step = engine(spec_with(CROP_AND_FLIP), data, library.find())
+    kernels = library.find()
+    library.use(kernels)
+    step = engine(spec_with(CROP_AND_FLIP), data, kernels)
 
     def whole_step() -> int:
         step()
@@ -104,7 +109,8 @@ def main() -> None:
     variants |= {name: optimizer(name, data) for name in names_of(Optimizer)}
     rates = alternate(variants, rounds=arguments.rounds, seconds=arguments.seconds)
     header = ["", "ms", "% of a step", "95 % interval", "clean"]
-    write("steps", "What a step is made of", [table(header, shares(rates))], [rates.warning])
+    note = KERNELS_USED if kernels else KERNELS_MISSING
+    write("steps", "What a step is made of", [table(header, shares(rates))], [note, rates.warning])
 
 
 if __name__ == "__main__":

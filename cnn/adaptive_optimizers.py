@@ -120,10 +120,10 @@ class AMSGrad(BaseOptimizer):
     """ε, for numerical stability."""
 
     def build(self, parameters: Iterable[Tensor]) -> optim.Optimizer:
-        from cnn.optim.adam import Adam
+        from cnn.optim.adam import AMSGrad
 
         beta1, beta2 = self.betas
-        return Adam(parameters, lr=self.lr, betas=(beta1, beta2), eps=self.eps, amsgrad=True)
+        return AMSGrad(parameters, lr=self.lr, betas=(beta1, beta2), eps=self.eps)
 
 
 class NAdam(BaseOptimizer):
@@ -169,9 +169,9 @@ class Adadelta(BaseOptimizer):
     """ε: it also decides how large the first steps are."""
 
     def build(self, parameters: Iterable[Tensor]) -> optim.Optimizer:
-        from torch import optim
+        from cnn.optim.adadelta import Adadelta
 
-        return optim.Adadelta(parameters, lr=self.lr, rho=self.rho, eps=self.eps, foreach=True)
+        return Adadelta(parameters, lr=self.lr, rho=self.rho, eps=self.eps)
 
 
 Adaptive = AdaGrad | RMSProp | Adam | AdamW | AMSGrad | NAdam | Adadelta

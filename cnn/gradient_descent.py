@@ -23,9 +23,9 @@ class SGD(BaseOptimizer):
     """Learning rate μ."""
 
     def build(self, parameters: Iterable[Tensor]) -> optim.Optimizer:
-        from torch import optim
+        from cnn.optim.momentum import SGD
 
-        return optim.SGD(parameters, lr=self.lr, fused=True)
+        return SGD(parameters, lr=self.lr)
 
 
 class Momentum(BaseOptimizer):

@@ -249,7 +249,8 @@ class Learner:
             total.copy_(tensors[f"totals.{key}"])
         for name, parameter in zip(self._names, self._parameters, strict=True):
             state = _below(f"optimizer.{name}.", tensors)
-            self._optimizer.state[parameter] = {key: _laid_out_like(parameter, tensor) for key, tensor in state.items()}
+            laid_out = {key: _laid_out_like(parameter, tensor) for key, tensor in state.items()}
+            self._optimizer.state[parameter].update(laid_out)
         if self._average:
             for name, average in zip(self._names, self._average.averages, strict=True):
                 average.copy_(tensors[f"average.{name}"])
@@ -262,7 +263,8 @@ class Learner:
 def initialized_network(spec: TrainingSpec) -> nn.Sequential:
     """The network of a spec with the initial weights that follow from its seed; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(spec.training.seed, "initialization"))
+        # Of the CPU alone: `torch.manual_seed` formats a stack trace for each kind of GPU, which delays the first step.
+        torch.default_generator.manual_seed(derive_seed(spec.training.seed, "initialization"))
         return build_network(spec)
 
 

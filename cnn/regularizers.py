@@ -83,7 +83,14 @@ class L1(_Regularizer):
     def add_gradient(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
         import torch
 
-        torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.weight)
+        from cnn.native.library import used
+        from cnn.native.updates import Layout, Rule
+
+        library, layout = used(), Layout.of(weights)
+        if library and layout and layout.is_that_of(gradients):
+            library.updates.apply(Rule.L1, layout, [gradients, weights], [self.weight])
+        else:
+            torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.weight)
 
 
 class MaxNorm(_Regularizer):
@@ -99,6 +106,13 @@ class MaxNorm(_Regularizer):
     def project(self, weights: list[Tensor]) -> None:
         from torch.linalg import vector_norm
 
+        from cnn.native.library import used
+        from cnn.native.updates import Layout
+
+        library, layout = used(), Layout.of(weights)
+        if library and layout:
+            library.updates.limit_norms(layout, weights, self.max_value)
+            return
         for weight in weights:
             norm = vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
             weight.mul_((self.max_value / norm).clamp_(max=1))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from cnn.gan.networks import Discriminator, Generator
+from cnn.optim.adam import Adam
 
 BETAS = (0.5, 0.999)
 """Of both Adams, as in DCGAN (Radford et al., ICLR 2016)."""
@@ -54,8 +55,8 @@ class Adversaries:
             self.generator = Generator(latent_dim, width, num_classes, shape).to(device)
             self._discriminator = Discriminator(width, num_classes, shape).to(device)
         self._optimizers = {
-            "generator": torch.optim.Adam(self.generator.parameters(), lr, BETAS, fused=True),
-            "discriminator": torch.optim.Adam(self._discriminator.parameters(), lr, BETAS, fused=True),
+            "generator": Adam(self.generator.parameters(), lr, BETAS),
+            "discriminator": Adam(self._discriminator.parameters(), lr, BETAS),
         }
         self._networks: dict[str, nn.Module] = {"generator": self.generator, "discriminator": self._discriminator}
         self._losses = torch.zeros(2, dtype=torch.float64, device=device)
@@ -130,11 +131,13 @@ class Adversaries:
             network.load_state_dict({key: tensors[f"{role}.{key}"] for key in network.state_dict()})
             for name, parameter in network.named_parameters():
                 prefix = f"{role}_optimizer.{name}."
-                self._optimizers[role].state[parameter] = {
-                    key.removeprefix(prefix): tensor.clone()
-                    for key, tensor in tensors.items()
-                    if key.startswith(prefix)
-                }
+                self._optimizers[role].state[parameter].update(
+                    {
+                        key.removeprefix(prefix): tensor.clone()
+                        for key, tensor in tensors.items()
+                        if key.startswith(prefix)
+                    }
+                )
 
     def restore_generator(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over the generator alone, to make images. Raises KeyError when a tensor is missing."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cnn.optim.adam import Adam
+
 BATCH = 64
 MAX_STEPS = 600
 PASSES = 20
@@ -120,7 +122,7 @@ def _classifier(images: Tensor, labels: Tensor, seed: int) -> nn.Module:
             nn.Flatten(),
             nn.Linear(32 * (height // 4) * (width // 4), int(labels.max()) + 1),
         ).to(images.device)
-    optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
+    optimizer = Adam(network.parameters(), LR, betas=(0.9, 0.999))
     randomness = torch.Generator().manual_seed(seed)
     for _ in range(min(MAX_STEPS, PASSES * -(-len(labels) // BATCH))):
         batch = torch.randint(len(labels), (BATCH,), generator=randomness).to(images.device)

@@ -1,5 +1,5 @@
-"""Kernels for the first layers of image networks, compiled for the machine they run on: `python -m cnn.native`.
+"""Kernels for the first layers of image networks and for updates of weights, compiled for the machine they run on.
 
-Nothing is compiled or loaded by an import. A process that trains says `library.use(library.find())`; where no library
-was built for its machine, torch's own layers compute the same.
+`python -m cnn.native` compiles them. Nothing is compiled or loaded by an import. A process that trains says
+`library.use(library.find())`; where no library was built for its machine, torch computes the same.
 """

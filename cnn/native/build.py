@@ -14,11 +14,15 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = {
+    Path(__file__).with_name("kernels.cpp"): ("-ffp-contract=fast",),
+    Path(__file__).with_name("updates.cpp"): ("-ffp-contract=off", "-fno-math-errno"),
+}
+"""Each with the flags that it alone is compiled with."""
 FOLDER = Path(__file__).with_name("__pycache__")
 """Where Python, too, keeps what it has compiled."""
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-fopenmp", "-Wall", "-Wextra")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-fopenmp", "-Wall", "-Wextra")
 CPU_FEATURES = ("flags", "Features")
 """What /proc/cpuinfo calls the instructions that the CPU has, on x86 and on ARM."""
 
@@ -28,8 +32,11 @@ class BuildError(Exception):
 
 
 def library_path(folder: Path = FOLDER) -> Path:
-    """The library of this source and these flags for this CPU and this torch, whether it was built or not."""
-    digest = hashlib.sha256(SOURCE.read_bytes())
+    """The library of these sources and flags for this CPU and this torch, whether it was built or not."""
+    digest = hashlib.sha256()
+    for source, flags in SOURCES.items():
+        digest.update(source.read_bytes())
+        digest.update(f"{flags}\n".encode())
     for part in (*FLAGS, platform.machine(), _cpu_features(), torch.__version__):
         digest.update(f"{part}\n".encode())
     return folder / f"kernels-{digest.hexdigest()[:16]}.so"
@@ -51,10 +58,12 @@ def build(folder: Path = FOLDER) -> Path:
         raise BuildError(f"none of {', '.join(COMPILERS)} is on the path: install one, such as Debian's package g++")
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        compiled, linked = Path(temporary) / "kernels.o", Path(temporary) / "kernels.so"
-        _run(compiler, *FLAGS, "-c", str(SOURCE), "-o", str(compiled))
+        linked, compiled = Path(temporary) / "kernels.so", []
+        for source, flags in SOURCES.items():
+            compiled.append(f"{temporary}/{source.stem}.o")
+            _run(compiler, *FLAGS, *flags, "-c", str(source), "-o", compiled[-1])
         # Linked by hand: -fopenmp would add the compiler's OpenMP to torch's, and two pools of threads fight.
-        _run(compiler, "-shared", "-s", str(compiled), str(_openmp_of_torch()), "-o", str(linked))
+        _run(compiler, "-shared", "-s", *compiled, str(_openmp_of_torch()), "-o", str(linked))
         os.replace(linked, path)
     return path
 
@@ -66,9 +75,10 @@ def _run(*command: str) -> None:
         raise BuildError(f"`{' '.join(command)}` ended with {done.returncode}: {reason}")
 
 
-def _openmp_of_torch() -> Path:
+def _openmp_of_torch(maps: Path = Path("/proc/self/maps")) -> Path:
     """The OpenMP library that came into this process with torch."""
-    mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    lines = maps.read_text().splitlines()
+    mapped = {Path(line.split(maxsplit=5)[-1]) for line in lines if ".so" in line}  # a path may have spaces
     found = sorted(path for path in mapped if path.name.startswith(("libgomp", "libomp", "libiomp5")))
     if len(found) != 1:
         raise BuildError(f"expected one OpenMP library beside torch in this process, got {len(found)}: {found}")

@@ -1,4 +1,4 @@
-"""Optimizers with a velocity that holds the learning rate of each step: classical momentum and Nesterov's.
+"""Plain gradient descent, and optimizers with a velocity that holds the learning rate of each step.
 
 Torch's SGD multiplies the whole velocity by the current learning rate, and its `nesterov=True` is a change of
 variables that is the same only while learning rate and momentum are constant.
@@ -8,14 +8,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnn.optim.base import Optimizer
+from cnn.native.library import used
+from cnn.native.updates import Layout, Rule
+from cnn.optim.base import ElementWise
 
 
-class Momentum(Optimizer):
+class SGD(ElementWise):
+    """W ← W - μ g (Robbins & Monro, 1951).
+
+    Args:
+        parameters: those that are trained.
+        lr: μ.
+    """
+
+    rule = Rule.SGD
+    states = ()
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    def coefficients(self, group: dict[str, Any]) -> tuple[float, ...]:
+        return (group["lr"],)
+
+    def update(
+        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], *states: list[Tensor]
+    ) -> None:
+        torch._fused_sgd_(
+            weights,
+            gradients,
+            [],
+            weight_decay=0.0,
+            momentum=0.0,
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            found_inf=self.found_inf,
+        )
+
+
+class Momentum(ElementWise):
     """V ← γV - μ g; W ← W + V, with V = 0 before the first step (Polyak, 1964).
 
     Args:
@@ -24,32 +62,32 @@ class Momentum(Optimizer):
         momentum: γ.
     """
 
+    rule = Rule.MOMENTUM
+    states = ("velocity",)
+
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter]["velocity"] = torch.zeros_like(parameter)
 
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # without closure: the loss is evaluated once per step
-        for group in self.param_groups:
-            # Torch's kernel, which goes through memory once: B <- momentum B + (1 - dampening) g; W <- W - lr B.
-            torch._fused_sgd_(
-                group["params"],
-                [weight.grad for weight in group["params"]],
-                self._velocities(group["params"]),
-                weight_decay=0.0,
-                momentum=group["momentum"],
-                lr=-1.0,
-                dampening=1 + group["lr"],
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,
-                found_inf=self.found_inf,
-            )
+    def coefficients(self, group: dict[str, Any]) -> tuple[float, ...]:
+        return group["momentum"], group["lr"]
 
-    def _velocities(self, parameters: Iterable[Tensor]) -> list[Tensor]:
-        return [self.state[parameter]["velocity"] for parameter in parameters]
+    def update(
+        self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], *states: list[Tensor]
+    ) -> None:
+        # Torch's kernel, which goes through memory once: B <- momentum B + (1 - dampening) g; W <- W - lr B.
+        torch._fused_sgd_(
+            weights,
+            gradients,
+            states[0],
+            weight_decay=0.0,
+            momentum=group["momentum"],
+            lr=-1.0,
+            dampening=1 + group["lr"],
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            found_inf=self.found_inf,
+        )
 
 
 class Nesterov(Momentum):
@@ -67,11 +105,24 @@ class Nesterov(Momentum):
         """Parameters at W̃ inside; afterwards exactly W again, whose memory lies aside meanwhile."""
         parameters = [weight for group in self.param_groups for weight in group["params"]]
         weights = [parameter.data for parameter in parameters]
-        for group, places in zip(self.param_groups, self._ahead, strict=True):
-            for weight, velocity, place in zip(group["params"], self._velocities(group["params"]), places, strict=True):
-                weight.data = torch.add(weight.data, velocity, alpha=group["momentum"], out=place)
+        for group, places, layout in zip(self.param_groups, self._ahead, self._layouts, strict=True):
+            self._look(group, places, layout)
+            for parameter, place in zip(group["params"], places, strict=True):
+                parameter.data = place
         try:
             yield
         finally:
             for parameter, weight in zip(parameters, weights, strict=True):
                 parameter.data = weight
+
+    @torch.no_grad()
+    def _look(self, group: dict[str, Any], places: list[Tensor], layout: Layout | None) -> None:
+        """Write W̃ of a group to `places`."""
+        weights, momentum = group["params"], group["momentum"]
+        (velocities,) = self.states_of(weights)
+        library = used()
+        if library and layout:
+            library.updates.apply(Rule.LOOKAHEAD, layout, [places, weights, velocities], [momentum])
+            return
+        for place, weight, velocity in zip(places, weights, velocities, strict=True):
+            torch.add(weight, velocity, alpha=momentum, out=place)

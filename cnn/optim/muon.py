@@ -84,17 +84,23 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     is_tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.mT if is_tall else matrix
     x = x / (vector_norm(x) + SMALLEST_NORM)
-    a, b, c = COEFFICIENTS
     gram = x @ x.mT
-    one = torch.eye(len(gram), dtype=x.dtype, device=x.device)
-    product = one
-    for _ in range(NUM_ITERATIONS):
+    product = factor = _factor(gram)
+    for _ in range(NUM_ITERATIONS - 1):
         # All factors are polynomials of one symmetric matrix: they commute, and the Gram matrix of P X is P A P.
-        factor = torch.addmm(b * gram, gram, gram, alpha=c).add_(one, alpha=a)
-        product = factor @ product
         gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
     x = product @ x
     return x.mT if is_tall else x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """a + bA + cA² of the Gram matrix A."""
+    a, b, c = COEFFICIENTS
+    factor = torch.addmm(b * gram, gram, gram, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
 
 
 def _direction(update: Tensor) -> Tensor:

@@ -33,6 +33,15 @@ def test_a_compiler_that_refuses_is_quoted_and_nothing_is_left(tmp_path: Path, m
     assert not list((tmp_path / "native").iterdir())
 
 
+def test_torch_may_lie_in_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    rest = "7f31a7e00000-7f31a7e28000 r--p 00000000 fe:01 4711                       "
+    maps.write_text(
+        f"{rest}/usr/lib/libc.so.6\n{rest}/home/my work/torch/lib/libgomp.so.1\n7f31a8000000-7f31a8021000 rw-p\n"
+    )
+    assert build._openmp_of_torch(maps) == Path("/home/my work/torch/lib/libgomp.so.1")
+
+
 def test_what_is_built_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert build.build(folder) == library_path(folder)
@@ -45,15 +54,25 @@ def test_equal_builds_are_equal_to_the_byte(folder: Path, tmp_path: Path) -> Non
     assert Library(library_path(tmp_path)).digest == Library(library_path(folder)).digest
 
 
-def test_another_source_or_cpu_needs_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = library_path(tmp_path)
+@pytest.mark.parametrize("name", ["kernels.cpp", "updates.cpp"])
+def test_another_source_flag_or_cpu_needs_another_library(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {library_path(tmp_path)}
     with monkeypatch.context() as changed:
         changed.setattr(build, "_cpu_features", lambda: "flags : fpu")
-        elsewhere = library_path(tmp_path)
-    source = tmp_path / "kernels.cpp"
-    source.write_bytes(build.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(build, "SOURCE", source)
-    assert len({here, elsewhere, library_path(tmp_path)}) == 3
+        paths.add(library_path(tmp_path))
+    (source,) = (source for source in build.SOURCES if source.name == name)
+    other = tmp_path / name
+    other.write_bytes(source.read_bytes() + b"\n")
+    with monkeypatch.context() as changed:
+        changed.setattr(
+            build, "SOURCES", {other if each == source else each: build.SOURCES[each] for each in build.SOURCES}
+        )
+        paths.add(library_path(tmp_path))
+    monkeypatch.setitem(build.SOURCES, source, (*build.SOURCES[source], "-g"))
+    paths.add(library_path(tmp_path))
+    assert len(paths) == 4
 
 
 def test_without_a_library_none_is_found(tmp_path: Path) -> None:
