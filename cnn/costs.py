@@ -118,9 +118,16 @@ class Work:
     """Activations that all passes write."""
 
 
-def work(spec: TrainingSpec, epochs: int | None = None) -> Work:
-    """The work of a run of so many epochs, else of all that the spec names. What trains a GAN before is not counted."""
+def work(spec: TrainingSpec, epochs: int | None = None, *, device: str = "cpu") -> Work:
+    """The work of a run of so many epochs, else of all that the spec names. What trains a GAN before is not counted.
+
+    With several devices, what one would do in the same time: GPUs train side by side, and one of them evaluates;
+    processes on a CPU share its threads, so that together they train as fast as one, and the first alone evaluates
+    with its share of them.
+    """
     epochs, plan, info = epochs or spec.training.epochs, spec.plan(), spec.dataset.info
-    passes = 3 * epochs * spec.num_train + (epochs + 1) * spec.num_val + info.num_test
+    trained, judged = 3 * epochs * spec.num_train, (epochs + 1) * spec.num_val + info.num_test
+    devices = spec.training.devices
+    passes = -(-trained // devices) + judged if device == "cuda" else trained + devices * judged
     written = FLOAT_BYTES * sum(math.prod(layer.output_shape) for layer in plan.layers)
     return Work(epochs * steps_per_epoch(spec), passes * plan.macs, passes * written)

@@ -26,8 +26,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -40,7 +40,7 @@ from torch import Tensor, distributed
 from cnn.checkpoints import load
 from cnn.data import Data
 from cnn.determinism import set_threads
-from cnn.errors import TrainingError
+from cnn.errors import TrainingError, is_out_of_memory
 from cnn.native import library
 from cnn.spec import TrainingSpec
 
@@ -194,10 +194,13 @@ class Ranks:
             with suppress(subprocess.TimeoutExpired):
                 if process.wait(COMPLAINT_SECONDS / len(self._processes)) == EXIT_OUT_OF_MEMORY:
                     raise MemoryError(f"rank {rank} of {self._size} had no more") from error
-        for rank, process in enumerate(self._processes, start=1):
-            if process.returncode is not None:
-                message = f"rank {rank} of {self._size} ended with {process.returncode}, what it wrote stands above"
-                raise RuntimeError(message) from error
+        ended = [
+            f"rank {rank} of {self._size} ended with {process.returncode}"
+            for rank, process in enumerate(self._processes, start=1)
+            if process.returncode is not None
+        ]
+        if ended:  # one may have ended because another had
+            raise RuntimeError(f"{', '.join(ended)}: see what was written above") from error
 
     def _path_of(self, array: NDArray[Any], name: str) -> str:
         """A file with this array: the one that it is mapped from, else a new one."""
@@ -208,10 +211,18 @@ class Ranks:
         return str(path)
 
 
-def share_threads(devices: int) -> None:
-    """Leave each of the ranks its part of the threads of this process, at least one."""
-    if devices > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+@contextmanager
+def shared_threads(devices: int) -> Iterator[None]:
+    """Meanwhile each of the ranks, this process among them, has its part of the threads of this one, at least one."""
+    if devices == 1:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // devices))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def main() -> None:
@@ -222,14 +233,17 @@ def main() -> None:
     threading.Thread(target=_listen, args=(commands,), daemon=True).start()
     try:
         _follow(request, commands)
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         sys.stderr.write(f"rank {request['rank']}: not enough memory: {error}\n")
         sys.stderr.flush()
         os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def _listen(commands: queue.SimpleQueue[tuple[int, float]]) -> None:
-    while len(message := sys.stdin.buffer.read(COMMAND.size)) == COMMAND.size:
+    # Not from `sys.stdin`: at the end of the interpreter, a thread that waits in there makes it abort.
+    while len(message := os.read(0, COMMAND.size)) == COMMAND.size:
         commands.put(COMMAND.unpack(message))
     os._exit(0)  # also out of a collective that rank 0 will never enter
 

@@ -65,3 +65,11 @@ class DataCorrupt(TrainingError):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__("data_corrupt", message, "data", hint)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that there was too little memory, of the machine or of a GPU."""
+    import torch
+
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from cnn.base import Items, Spec
+from cnn.base import Items, Spec, spec_error
+from cnn.datasets import DatasetInfo
 from cnn.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -72,3 +73,15 @@ class CrossEntropy(Spec):
 
 # With its second member this becomes a union with the discriminator `type`.
 Loss = TypeAliasType("Loss", CrossEntropy)
+
+
+def check_class_weights(loss: Loss, info: DatasetInfo) -> None:
+    """Raise spec_error when there is not one weight for each class of the dataset."""
+    weights = loss.class_weights
+    if isinstance(weights, tuple) and len(weights) != info.num_classes:
+        raise spec_error(
+            "wrong_number_of_classes",
+            "/loss/class_weights",
+            f"expected a weight for each of the {info.num_classes} classes of {info.name}, got {len(weights)}",
+            got=len(weights),
+        )

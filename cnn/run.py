@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from cnn.batches import Batches
+from cnn.best_epoch import BestEpoch
 from cnn.checkpoints import generations, load, save, step_of
 from cnn.data import Data
 from cnn.determinism import determinism_domain
 from cnn.distributed import GATHER, Ranks, Team
-from cnn.early_stopping import improves
 from cnn.errors import CheckpointInvalid, Diverged
 from cnn.evaluation import Score, evaluate
 from cnn.events import Checkpoint, Event, Metrics, Progress, Result, Warning_
@@ -41,16 +41,6 @@ class Clock:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._start
-
-
-@dataclass(frozen=True, slots=True)
-class _Best:
-    """The best epoch by the monitored series."""
-
-    value: float
-    epoch: int
-    step: int
-    weights: dict[str, Tensor]
 
 
 class Run:
@@ -83,8 +73,7 @@ class Run:
             self._identity["init_weights"] = self.learner.transfer.sha256
         self._patience = spec.early_stopping.build() if spec.early_stopping else None
         self._plateau = spec.schedule.build() if isinstance(spec.schedule, ReduceOnPlateau) else None
-        self._monitor = self._choose_monitor()
-        self._best: _Best | None = None
+        self._best = BestEpoch(self._monitor())
         self._epoch_clock = Clock()
         self._images_this_epoch = 0
         self.metrics: list[Metrics] = []
@@ -96,7 +85,7 @@ class Run:
         self._team: Team | None = None
         self._ranks: Ranks | None = None
 
-    def _choose_monitor(self) -> str | None:
+    def _monitor(self) -> str | None:
         """The series that decides which weights are delivered; None for the last ones."""
         early_stopping = self.spec.early_stopping
         if early_stopping:
@@ -201,9 +190,7 @@ class Run:
             if score.top5_accuracy is not None:
                 values["val_top5_accuracy"] = score.top5_accuracy
         values |= {"lr": self._lr(), "penalty": self.learner.penalty(), **self.learner.weight_statistics()}
-        if self._monitor and improves(self._monitor, values[self._monitor], self._best.value if self._best else None):
-            copies = {name: tensor.clone() for name, tensor in weights.items()}
-            self._best = _Best(values[self._monitor], self.epoch, self.job_step, copies)
+        self._best.update(values, self.epoch, self.job_step, weights)
         if self._patience:
             self._patience.update(values[self._patience.spec.monitor])
         if self._plateau:
@@ -215,7 +202,7 @@ class Run:
         return evaluate(self.learner.network, weights, images, labels, mirror=mirror)
 
     def delivered_weights(self) -> dict[str, Tensor]:
-        return self._best.weights if self._best else self.learner.weights()
+        return self._best.weights or self.learner.weights()
 
     def result(self, data: Data) -> tuple[Result, dict[str, Any]]:
         """The delivered weights on the test split, and what `report.json` says of them."""
@@ -230,7 +217,7 @@ class Run:
             reports[name] = split_report(scores[name], labels, names)
         test = scores["test"]
         result = Result(test.loss, test.accuracy, "last", self.epoch, self.job_step)
-        if self._best:
+        if self._best.weights:
             result = Result(test.loss, test.accuracy, "best", self._best.epoch, self._best.step)
         delivered = {"weights": result.weights, "epoch": result.epoch, "step": result.step}
         transfer = self.learner.transfer.to_json() if self.learner.transfer else None
@@ -245,19 +232,14 @@ class Run:
             return
         clock = Clock()
         self.gather()
-        tensors = self.learner.tensors()
+        tensors = self.learner.tensors() | self._best.tensors(step)
         if self.gan:
             tensors |= {f"gan.{name}": tensor for name, tensor in self.gan.tensors().items()}
-        best = None
-        if self._best:
-            if self._best.step != step:  # else they are the weights of now
-                tensors |= {f"best.{name}": tensor for name, tensor in self._best.weights.items()}
-            best = {"value": self._best.value, "epoch": self._best.epoch, "step": self._best.step}
         state = {
             "identity": self._identity,
             "domain": determinism_domain(self.device),
             "gan_step": self.gan.step if self.gan else 0,
-            "best": best,
+            "best": self._best.memory(),
             "patience": self._patience.memory() if self._patience else None,
             "plateau": self._plateau.memory() if self._plateau else None,
             "metrics": [asdict(row) for row in self.metrics],
@@ -308,15 +290,7 @@ class Run:
             prefix = "gan."
             state_of_gan = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
             self.gan.restore(state["gan_step"], state_of_gan)
-        if state["best"]:
-            # With the strides of the network's own: another layout in memory gives other last bits.
-            current = self.learner.weights()
-            if state["best"]["step"] == step_of(path):
-                best = current
-            else:
-                best = {name: tensors[f"best.{name}"] for name in current}
-            weights = {name: torch.empty_like(tensor).copy_(best[name]) for name, tensor in current.items()}
-            self._best = _Best(**state["best"], weights=weights)
+        self._best.recall(state["best"], tensors, step_of(path), self.learner.weights())
         if self._patience:
             self._patience.recall(state["patience"])
         if self._plateau:

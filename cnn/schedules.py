@@ -217,3 +217,21 @@ Schedule = TypeAliasType(
         Constant | Step | MultiStep | Exponential | Cosine | OneCycle | ReduceOnPlateau, Field(discriminator="type")
     ],
 )
+
+
+def check_schedule(schedule: Schedule, lr: float, epochs: int) -> None:
+    """Raise spec_error when the schedule does not fit the optimizer's `lr` or the epochs of the run."""
+    if schedule.smallest_lr > lr:
+        raise spec_error(
+            "lr_too_small",
+            "/optimizer/lr",
+            f"expected at least {schedule.smallest_lr}, where the schedule ends, got {lr}",
+            got=lr,
+        )
+    if schedule.warmup_epochs > epochs:
+        raise spec_error(
+            "warmup_too_long",
+            "/schedule/warmup_epochs",
+            f"expected at most the {epochs} epochs of the run, got {schedule.warmup_epochs}",
+            got=schedule.warmup_epochs,
+        )

@@ -20,13 +20,13 @@ from cnn.feature_space import check_feature_space
 from cnn.findings import Operation, put
 from cnn.generative import check_gan
 from cnn.layers import Linear
-from cnn.losses import CrossEntropy, Loss
+from cnn.losses import CrossEntropy, Loss, check_class_weights
 from cnn.models import Layers, Model
 from cnn.normalization import Normalization, Standardize
 from cnn.optimizers import Optimizer
 from cnn.plan import LayerDoesNotFit, Plan
 from cnn.regularizers import Regularizer
-from cnn.schedules import Constant, Schedule
+from cnn.schedules import Constant, Schedule, check_schedule
 
 MAX_PARAMETERS = 1_000_000_000
 
@@ -161,8 +161,8 @@ class TrainingSpec(Spec):
         self._check_regularizers()
         self._check_splits()
         self._check_batch_norm()
-        self._check_loss()
-        self._check_schedule()
+        check_class_weights(self.loss, self.dataset.info)
+        check_schedule(self.schedule, self.optimizer.lr, self.training.epochs)
         self._check_frozen()
         return self
 
@@ -241,16 +241,6 @@ class TrainingSpec(Spec):
                     got=size,
                 )
 
-    def _check_loss(self) -> None:
-        weights, info = self.loss.class_weights, self.dataset.info
-        if isinstance(weights, tuple) and len(weights) != info.num_classes:
-            raise spec_error(
-                "wrong_number_of_classes",
-                "/loss/class_weights",
-                f"expected a weight for each of the {info.num_classes} classes of {info.name}, got {len(weights)}",
-                got=len(weights),
-            )
-
     def _check_splits(self) -> None:
         if self.split.num_train is not None and self.split.num_train > self._num_kept:
             raise spec_error(
@@ -279,22 +269,6 @@ class TrainingSpec(Spec):
                     f"{monitor} needs a validation split, but split.val_fraction is 0",
                     got=monitor,
                 )
-
-    def _check_schedule(self) -> None:
-        if self.schedule.smallest_lr > self.optimizer.lr:
-            raise spec_error(
-                "lr_too_small",
-                "/optimizer/lr",
-                f"expected at least {self.schedule.smallest_lr}, where the schedule ends, got {self.optimizer.lr}",
-                got=self.optimizer.lr,
-            )
-        if self.schedule.warmup_epochs > self.training.epochs:
-            raise spec_error(
-                "warmup_too_long",
-                "/schedule/warmup_epochs",
-                f"expected at most the {self.training.epochs} epochs of the run, got {self.schedule.warmup_epochs}",
-                got=self.schedule.warmup_epochs,
-            )
 
     def _check_frozen(self) -> None:
         names = self._layers_with_parameters

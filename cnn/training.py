@@ -13,7 +13,7 @@ from torch import Tensor
 from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
 from cnn.determinism import determinism_domain
-from cnn.distributed import Ranks, share_threads
+from cnn.distributed import Ranks, shared_threads
 from cnn.errors import Diverged, TrainingError
 from cnn.events import Artifact, Event, Phase, Result, Stopped, Warning_
 from cnn.export import export, export_model, export_weights, write
@@ -29,6 +29,8 @@ CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_COSTS = 400
 """Between two saves lies at least so many times what the last one took: a quarter of a percent, and those of a run's
 first half minute and its end leave it below half a percent."""
+CHECKPOINT_MAX_SECONDS = 600.0
+"""However long a save took, such as in a slow moment of the disk: no more work than this can be lost."""
 SMALL_CHECKPOINT_BYTES = 32 * 2**20
 """Up to this size there is a checkpoint at the end of every epoch, however short."""
 
@@ -68,27 +70,34 @@ def train(
         raise TrainingError(
             "initial_weights_missing", f"the weights of {spec.training.init_from} are not at hand", "platform"
         )
-    share_threads(spec.training.devices)
-    run = Run(spec, data, torch.device(device), init_weights)
-    yield from run.begin(resume_from)
-    try:
-        with Ranks(run, data, init_weights) if spec.training.devices > 1 else nullcontext():
-            for phase, stage in run.stages():
-                yield Phase(phase)
-                yield from _steps(run, stage, checkpoints, stop)
-                if not stage.complete:
-                    yield Stopped(*run.position)
-                    return
-    except Diverged as error:
+    with shared_threads(spec.training.devices):
+        run = Run(spec, data, torch.device(device), init_weights)
+        yield from run.begin(resume_from)
+        try:
+            with Ranks(run, data, init_weights) if spec.training.devices > 1 else nullcontext():
+                yield from _stages(run, checkpoints, stop)
+        except Diverged as error:
+            if artifacts:
+                yield export_weights(artifacts, "last_good.safetensors", run.learner.weights(), error.step - 1)
+            raise
+        if not run.complete:
+            yield Stopped(*run.position)
+            return
+        yield Phase("evaluating")
+        result, report = run.result(data)
         if artifacts:
-            yield export_weights(artifacts, "last_good.safetensors", run.learner.weights(), error.step - 1)
-        raise
-    yield Phase("evaluating")
-    result, report = run.result(data)
-    if artifacts:
-        yield Phase("exporting")
-        yield from _export(artifacts, run, data, result, report)
-    yield result
+            yield Phase("exporting")
+            yield from _export(artifacts, run, data, result, report)
+        yield result
+
+
+def _stages(run: Run, checkpoints: Path | None, stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train until the run is complete or stopped."""
+    for phase, stage in run.stages():
+        yield Phase(phase)
+        yield from _steps(run, stage, checkpoints, stop)
+        if not stage.complete:
+            return
 
 
 def _export(
@@ -121,13 +130,18 @@ def _pictures(
         yield "filters.png", filters
 
 
+def _between_saves(run: Run) -> float:
+    """Seconds from one save to the next, so that saving costs little."""
+    return min(CHECKPOINT_COSTS * run.save_seconds, CHECKPOINT_MAX_SECONDS)
+
+
 def _steps(run: Run, stage: Run | GanTraining, checkpoints: Path | None, stop: Callable[[], bool]) -> Iterator[Event]:
     """Train until this stage of the run is complete or stopped."""
     yield stage.progress()
     saved, told = Clock(), Clock()
     while not stage.complete:
         stopping = stop()
-        if stopping or saved.seconds > max(CHECKPOINT_SECONDS, CHECKPOINT_COSTS * run.save_seconds):
+        if stopping or saved.seconds > max(CHECKPOINT_SECONDS, _between_saves(run)):
             stage.check()
             yield from run.save(checkpoints)
             saved.restart()
@@ -146,6 +160,6 @@ def _steps(run: Run, stage: Run | GanTraining, checkpoints: Path | None, stop: C
             if isinstance(stage, GanTraining):
                 yield from map(Warning_, stage.complaints)
             is_small = run.save_bytes <= SMALL_CHECKPOINT_BYTES
-            if stage.complete or is_small or saved.seconds > CHECKPOINT_COSTS * run.save_seconds:
+            if stage.complete or is_small or saved.seconds > _between_saves(run):
                 yield from run.save(checkpoints)
                 saved.restart()

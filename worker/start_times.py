@@ -29,7 +29,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class StartTimes:
-    """The start of each waiting job by its id, and of one that would come last by the device that it wants.
+    """The start of each waiting job by its id, and of one that would come last by the one device that it wants.
 
     What no worker can take is left out.
     """
@@ -39,7 +39,9 @@ class StartTimes:
 
     def of(self, job: Job) -> datetime | None:
         """When the job will start, which may have come after these times were computed."""
-        return self.of_jobs.get(job.id, self.of_last.get(job.spec["training"]["device"]))
+        training = job.spec["training"]
+        of_last = self.of_last.get(training["device"]) if training.get("devices", 1) == 1 else None
+        return self.of_jobs.get(job.id, of_last)
 
 
 NEVER = StartTimes({}, {})
@@ -61,25 +63,25 @@ def start_times(c: Connection, *, seconds: float) -> StartTimes:
     waiting = history.waiting(c, limit=MAX_WAITING + 1)
     times = {}
     for job in waiting[:MAX_WAITING]:
-        if slot := _first_free(slots, job.wanted_device):
+        if slot := _first_free(slots, job.wanted_device, job.devices):
             times[job.id] = slot.free_at
-            slot.free_at += _duration(job, slot.model)
-    last = {device: _first_free(slots, device) for device in DEVICES} if len(waiting) <= MAX_WAITING else {}
+            slot.free_at += _duration(job, slot.model, slot.worker.device)
+    last = {device: _first_free(slots, device, 1) for device in DEVICES} if len(waiting) <= MAX_WAITING else {}
     return StartTimes(times, {device: slot.free_at for device, slot in last.items() if slot is not None})
 
 
-def _first_free(slots: list[_Slot], wanted_device: str) -> _Slot | None:
-    able = (slot for slot in slots if can_train(slot.worker, wanted_device))
+def _first_free(slots: list[_Slot], wanted_device: str, devices: int) -> _Slot | None:
+    able = (slot for slot in slots if can_train(slot.worker, wanted_device, devices))
     return min(able, key=lambda slot: slot.free_at, default=None)
 
 
 def _slots(c: Connection, worker: Worker, running: list[Underway], now: datetime) -> list[_Slot]:
     """The worker's slots, each with the time at which its job is due."""
     model = learned(c, worker.device, worker.threads)
-    due = [max(now, job.eta_at or now + _duration(job, model)) for job in running[: worker.slots]]
+    due = [max(now, job.eta_at or now + _duration(job, model, worker.device)) for job in running[: worker.slots]]
     return [_Slot(worker, model, free_at) for free_at in (*due, *[now] * (worker.slots - len(due)))]
 
 
-def _duration(job: Underway, model: DurationModel) -> timedelta:
-    amount = work_of(job.spec)
+def _duration(job: Underway, model: DurationModel, device: str) -> timedelta:
+    amount = work_of(job.spec, device)
     return timedelta(seconds=model.estimate(amount).seconds if amount is not None else 0.0)

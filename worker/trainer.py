@@ -93,7 +93,7 @@ def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> in
     """Run the request and report why it cannot go on, if so; returns the exit code."""
     from safetensors import SafetensorError  # noqa: PLC0415
 
-    from cnn.errors import TrainingError  # noqa: PLC0415
+    from cnn.errors import TrainingError, is_out_of_memory  # noqa: PLC0415
 
     device = request["device"]
     try:
@@ -108,7 +108,7 @@ def _train(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> in
         hint = "the job goes on by itself when there is room"
         channel.send("error", code="disk_full", message=f"the disk is full: {error}", blame="capacity", hint=hint)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         lacked = _shortage(request["spec"], device)
         message = f"not enough memory on {device}: {(str(error).splitlines() or ['no details'])[0]}; {lacked.predicted}"
@@ -170,13 +170,6 @@ def _tell(request: Mapping[str, Any], channel: Channel, stop: StopSwitch) -> int
             sys.stdout.flush()  # the log must have it even when this process is killed next
         channel.send_event(event)
     return EXIT_STOPPED if isinstance(event, Stopped) else 0
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    import torch  # noqa: PLC0415
-
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _shortage(spec: Mapping[str, Any], device: str) -> Shortage:

@@ -62,6 +62,14 @@ def test_work_of_a_run_by_hand() -> None:
     assert work(chosen, epochs=1).steps == 10
 
 
+def test_work_of_several_devices_by_hand() -> None:
+    # Three passes over 1000 images are shared by three GPUs; 2 over 144 and one over 359 are left to the first device.
+    chosen = spec(split={"num_train": 1000}, training={"epochs": 1, "batch_size": 100, "devices": 3})
+    macs = 64 * BIG + BIG * 10
+    assert work(chosen, device="cuda").macs == (1000 + 2 * 144 + 359) * macs
+    assert work(chosen, device="cpu").macs == (3 * 1000 + 3 * (2 * 144 + 359)) * macs
+
+
 def test_the_batches_of_an_evaluation_are_those_of_evaluate() -> None:
     assert (
         evaluation.MAX_BATCH["cpu"],

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -13,6 +17,7 @@ from safetensors.torch import load_file
 
 from cnn.checkpoints import generations
 from cnn.data import Data
+from cnn.distributed import EXIT_OUT_OF_MEMORY, shared_threads
 from cnn.errors import Diverged
 from cnn.events import Event, Metrics, Progress, Stopped
 from cnn.spec import TrainingSpec
@@ -64,7 +69,7 @@ def test_a_run_that_is_stopped_and_then_loses_a_rank_goes_on_to_equal_bytes(digi
     events = train(spec, digits, resume_from=generations(checkpoints)[0], checkpoints=checkpoints)
     assert any(isinstance(event, Metrics) for event in events)
     os.kill(ranks_of(os.getpid())[0], signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=r"rank \d of 3 ended with"):
+    with pytest.raises(RuntimeError, match=r"rank \d of 3 ended with -9"):
         list(events)
     assert ranks_of(os.getpid()) == []
     resumed = run(spec, digits, tmp_path, resume_from=generations(checkpoints)[0])
@@ -73,14 +78,82 @@ def test_a_run_that_is_stopped_and_then_loses_a_rank_goes_on_to_equal_bytes(digi
     assert digest(tmp_path / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
 
 
+def test_a_rank_that_fails_ends_as_processes_do_and_its_reason_is_told(
+    digits: Data, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "images.npy", digits.train_images)
+    mapped = replace(digits, train_images=np.load(tmp_path / "images.npy", mmap_mode="c"))
+    (tmp_path / "images.npy").unlink()
+    with pytest.raises(RuntimeError, match=r"^rank 1 of 2 ended with 1: see what was written above$"):
+        list(train(everything(2), mapped))
+    written = capfd.readouterr().err
+    assert "FileNotFoundError" in written
+    assert "Fatal Python error" not in written
+
+
+RANK_WITH_LITTLE_MEMORY = """
+import resource
+import cnn.run
+from cnn import distributed
+
+limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 2**29
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+distributed.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process so")
+def test_a_rank_without_enough_memory_says_so_by_its_exit_status(digits: Data, tmp_path: Path) -> None:
+    sizes = (2**16, 2**13, 10)
+    layers = [{"type": "flatten"}, *({"type": "linear", "out_features": size} for size in sizes)]
+    spec = small_spec(model={"type": "layers", "layers": layers}, training={"devices": 2})
+    np.save(tmp_path / "images.npy", digits.train_images)
+    np.save(tmp_path / "labels.npy", digits.train_labels)
+    request = {
+        "rank": 1,
+        "threads": 1,
+        "device": "cpu",
+        "deterministic": False,
+        "native": False,
+        "spec": spec.model_dump(mode="json"),
+        "digest": digits.digest,
+        "images": str(tmp_path / "images.npy"),
+        "labels": str(tmp_path / "labels.npy"),
+        "init_weights": None,
+    }
+    command = [sys.executable, "-c", RANK_WITH_LITTLE_MEMORY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as rank:
+        assert rank.stdin is not None
+        assert rank.stderr is not None
+        rank.stdin.write(json.dumps(request).encode() + b"\n")
+        rank.stdin.flush()  # and stays open: at its end a rank ends well
+        assert "rank 1: not enough memory: " in rank.stderr.read().decode()
+        assert rank.wait(60) == EXIT_OUT_OF_MEMORY
+
+
+def test_ranks_share_the_threads_of_their_process() -> None:
+    torch.set_num_threads(5)
+    found = []
+    for devices in (1, 2, 8):
+        with shared_threads(devices):
+            found.append(torch.get_num_threads())
+        found.append(torch.get_num_threads())
+    torch.set_num_threads(1)
+    assert found == [5, 5, 2, 5, 1, 5]
+
+
 def test_no_rank_outlives_a_run_that_is_left_or_diverges(digits: Data) -> None:
+    torch.set_num_threads(2)
     events = train(everything(2), digits)
     for event in events:
         if isinstance(event, Progress):
             assert len(ranks_of(os.getpid())) == 1
+            assert torch.get_num_threads() == 1
             break
     events.close()
     assert ranks_of(os.getpid()) == []
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     wild = small_spec(optimizer={"type": "sgd", "lr": 1e6}, training={"batch_size": 32, "devices": 2})
     with pytest.raises(Diverged):
         list(train(wild, digits))

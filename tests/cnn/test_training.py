@@ -413,6 +413,8 @@ def test_a_large_checkpoint_is_not_written_at_the_end_of_every_short_epoch(
     resumed = run(spec, digits, tmp_path, resume_from=of(Checkpoint, events)[0].path)
     assert rows(resumed) == rows(events)
     assert resumed[-1] == events[-1]
+    monkeypatch.setattr(training, "CHECKPOINT_MAX_SECONDS", 0.0)
+    assert len(of(Checkpoint, run(spec, digits, tmp_path / "slow"))) == 4
 
 
 def test_the_best_weights_are_stored_once_and_come_back(digits: Data, tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ def create(database: Database, spec: TrainingSpec, device: str = "auto", priorit
         return jobs.create(c, spec=spec.model_copy(update={"training": training}), name=None, priority=priority)
 
 
-def register(database: Database, worker_id: str, device: str, slots: int) -> None:
+def register(database: Database, worker_id: str, device: str, slots: int, gpus: int = 1) -> None:
     with database.write() as c:
-        workers.register(c, worker_id=worker_id, host="h", pid=1, device=device, slots=slots, threads=1)
+        workers.register(
+            c, worker_id=worker_id, host="h", pid=1, device=device, slots=slots, threads=1, gpus_per_slot=gpus
+        )
 
 
 def test_jobs_start_one_after_the_other_behind_what_runs(database: Database, spec: TrainingSpec) -> None:
@@ -34,7 +36,7 @@ def test_jobs_start_one_after_the_other_behind_what_runs(database: Database, spe
         attempts.claim(c, worker_id="w-1", device="cpu", job_id=running.id)
         c.execute(update(tables.jobs).values(eta_at=due))
     later, first = create(database, spec), create(database, spec, priority=1)
-    amount = work_of(spec.model_dump_json())
+    amount = work_of(spec.model_dump_json(), "cpu")
     assert amount is not None
     # Without a history, a job takes what the rough constants say: here a few seconds, so that both fit in one slot.
     each = timedelta(seconds=learn(()).estimate(amount).seconds)
@@ -60,6 +62,22 @@ def test_a_job_waits_for_a_worker_with_its_device(database: Database, spec: Trai
     register(database, "w-2", "cuda", 1)
     with database.read() as c:
         assert start_times(c, seconds=SECONDS).of(on_gpu) is not None
+
+
+def test_a_job_on_several_gpus_waits_for_a_worker_whose_slots_have_as_many(
+    database: Database, spec: TrainingSpec
+) -> None:
+    training = spec.training.model_copy(update={"devices": 2})
+    on_two = create(database, spec.model_copy(update={"training": training}))
+    behind = create(database, spec)
+    register(database, "w-1", "cuda", 1)
+    with database.read() as c:
+        times = start_times(c, seconds=SECONDS)
+    assert times.of(on_two) is None
+    assert times.of_jobs[behind.id] - datetime.now(UTC) < timedelta(seconds=1), "it waits for nobody"
+    register(database, "w-2", "cuda", 1, gpus=2)
+    with database.read() as c:
+        assert start_times(c, seconds=SECONDS).of(on_two) is not None
 
 
 def test_nothing_is_said_of_jobs_far_behind(database: Database, spec: TrainingSpec) -> None:
