@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +91,12 @@ def connect(url: str) -> Iterator[Client]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Those that end `epochd up`: a hangup is none where it is ignored, as `nohup` has it."""
+    hangups = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangups]
+
+
 def fail(code: int, message: str) -> NoReturn:
     err.print(message, markup=False, soft_wrap=True)
     raise typer.Exit(code)
@@ -107,7 +114,9 @@ def read_spec(path: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
         spec = json.loads(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        fail(BAD_INPUT, f"{path}: {error.strerror or error}")
+    except ValueError as error:
         fail(BAD_INPUT, f"{path}: {error}")
     if not isinstance(spec, dict):
         fail(BAD_INPUT, f"{path}: expected a JSON object, got {type(spec).__name__}")

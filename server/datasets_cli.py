@@ -21,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="Datasets of one's own.")
 
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="Id of the dataset: ds_…")]
 FORMATS = ("image_folder", "csv", "npz", "idx")
+OPTIONS = {"image_size": "--image-size HEIGHT WIDTH", "test_fraction": "--test-fraction 0.2"}
+"""How the command gives what validation asks for."""
 
 
 @app.command()
@@ -140,4 +142,5 @@ def _print(dataset: Dataset, as_json: bool) -> None:
         lines += [f"  {counts}, {len(dataset.content.labels)} classes, {shape}", f"  {dataset.content.digest}"]
     for finding in dataset.report.findings if dataset.report else ():
         lines.append(f"  {finding.severity}: {finding.code}: {finding.message}")
+        lines += [f"  -> {option}" for argument, option in OPTIONS.items() if argument in finding.message]
     out.print("\n".join(lines), markup=False, soft_wrap=True)

@@ -267,7 +267,8 @@ def _files(data_dir: Path) -> Iterator[Finding]:
     """The files of the datasets that have to be fetched, by their SHA-256."""
     for name, files in FILES.items():
         own = data_dir / "datasets" / name
-        folder = SYSTEM_FOLDER if name == "fashion_mnist" and not own.exists() else own
+        system = name == "fashion_mnist" and not own.exists() and SYSTEM_FOLDER.exists()
+        folder = SYSTEM_FOLDER if system else own
         fix = f"python -m cnn.fetch {name} --data-dir {data_dir}"
         try:
             check_files(folder, files)

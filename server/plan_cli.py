@@ -24,10 +24,11 @@ def plan(spec: SpecFile, as_json: AsJson = False, url: Url = DEFAULT_URL) -> Non
 
 def _layers(plan: Plan) -> Table:
     right = [Column(name, justify="right") for name in ("parameters", "multiply-adds", "activations")]
-    table = Table("layer", "type", "output", *right, box=None)
+    left = [Column(name, overflow="fold") for name in ("layer", "type", "output")]
+    table = Table(*left, *right, box=None, pad_edge=False)
     for layer in plan.layers:
         numbers = (f"{layer.num_parameters:,}", f"{layer.macs:,}", bytes_text(layer.activation_bytes))
-        table.add_row(layer.name, layer.type, " x ".join(map(str, layer.output_shape)), *numbers)
+        table.add_row(layer.name, layer.type, "x".join(map(str, layer.output_shape)), *numbers)
     return table
 
 
@@ -35,8 +36,10 @@ def _summary(plan: Plan) -> list[str]:
     totals, memory, duration = plan.totals, plan.memory, plan.duration
     parts = {name: getattr(memory, name) for name in ("base", "dataset", "weights", "activations", "evaluation")}
     taken = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts.items())
-    known = f"{duration.learned_from} finished jobs" if duration.learned_from else "no finished job yet, so a guess"
-    per_job = f"{duration.device}, {duration.threads} threads"
+    known = (
+        plural(duration.learned_from, "finished job") if duration.learned_from else "no finished job yet, so a guess"
+    )
+    per_job = f"{duration.device}, {plural(duration.threads, 'thread')}"
     lines = [
         "",
         f"network   {totals.num_parameters:,} parameters, {bytes_text(totals.weight_bytes)}; "
@@ -55,6 +58,11 @@ def _summary(plan: Plan) -> list[str]:
 
 def _start(at: datetime | None) -> str:
     return "no worker is there that could train it" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC, if submitted now"
+
+
+def plural(number: int, word: str) -> str:
+    """Such as `1 thread` and `2 threads`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def bytes_text(number: int) -> str:

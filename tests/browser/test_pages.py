@@ -122,6 +122,12 @@ def test_images_become_a_dataset_in_the_page(
     dataset.get_by_role("link", name="Train on it").click()
     expect(page.get_by_text("The spec is valid.")).to_be_visible()
     expect(page.get_by_label("Name", exact=True)).to_have_value(name)
+    spec = json.loads(page.get_by_label("Spec", exact=True).and_(page.locator("textarea")).input_value())
+    assert (spec["model"]["type"], spec["training"]["batch_size"]) == ("fast_net", 16)  # four steps an epoch
+    page.get_by_role("link", name="Datasets").click()
+    dataset.get_by_role("button", name="Delete").click()
+    dataset.get_by_role("button", name="Delete for good").click()
+    expect(dataset).to_have_count(0)
 
 
 def test_a_key_is_asked_for_and_kept(tmp_path: Path, open_page: OpenPage, watch: Watch) -> None:

@@ -40,11 +40,12 @@ def test_a_plan_shows_layers_totals_and_warnings(epochd: Epochd, tmp_path: Path)
     rows = [line.split() for line in shown.splitlines()]
     # 4 filters of 1 x 3 x 3 with bias, at 8 x 8 places: 40 parameters, 4 · 9 · 64 products
     conv = next(row for row in rows if row[:2] == ["conv1", "conv2d"])
-    assert conv[2:9] == ["4", "x", "8", "x", "8", "40", "2,304"]
+    assert conv[2:5] == ["4x8x8", "40", "2,304"]
     # 256 inputs to 10 outputs: 2,560 weights and 10 biases
     fc = next(row for row in rows if row[:2] == ["fc1", "linear"])
     assert fc[3:5] == ["2,570", "2,560"]
     assert "2,610 parameters, 10.2 KiB" in shown
+    assert "…" not in shown  # nothing is cut at 80 columns
     assert "no worker is there that could train it" in shown
     assert "warning   /spec/regularizers/0: weights shrink twice: " in shown
     document = json.loads(epochd("plan", "-", "--json", input=file.read_text()).stdout)
@@ -56,6 +57,11 @@ def test_a_plan_of_a_wrong_spec_exits_2_and_says_where(epochd: Epochd) -> None:
     result = epochd("plan", "-", input=json.dumps({**SPEC, "optimizer": {"type": "sgd", "lr": -1}}))
     assert result.exit_code == 2
     assert "/spec/optimizer/lr: expected a finite number" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_named_once(epochd: Epochd) -> None:
+    result = epochd("plan", "no-such.json")
+    assert (result.exit_code, result.stderr) == (2, "no-such.json: No such file or directory\n")
 
 
 def test_a_comparison_shows_what_differs_and_the_metrics(epochd: Epochd, seed: Seed) -> None:

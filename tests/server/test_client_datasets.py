@@ -157,5 +157,8 @@ def test_the_commands(server: Server, tmp_path: Path) -> None:
     path.write_bytes(zip_of({**good(), "train/ant/0.png": b"x"}))
     code, output = run("upload", str(path))
     assert (code, "error: unreadable_image" in output, "train/ant/0.png" in output) == (1, True, True)
+    path.write_bytes(zip_of({name.removeprefix("train/"): content for name, content in good().items()}))
+    code, output = run("upload", str(path))
+    assert (code, "  -> --test-fraction 0.2\n" in output) == (1, True)
     assert run("upload", str(path), "--format", "zip")[0] == 2
     assert run("upload", str(tmp_path / "none.zip"))[0] == 2

@@ -16,6 +16,7 @@ from worker.datasets.naming import quoted
 LEFT_BY_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 ALL = "all"
 """The split of images that are divided by `test_fraction`."""
+UNDIVIDED = "images that are not divided need test_fraction, such as 0.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,14 @@ def folder_layout(extraction: Extraction, wanted: ImageFolder, report: Report) -
     divided = wanted.test_fraction is None
     depth = 3 if divided else 2
     form = "train/<class>/<image> and test/<class>/<image>" if divided else "<class>/<image>"
+    advice = f"; {UNDIVIDED}" if divided else ""
     members, prefix = _unwrapped(relevant(extraction, report), depth)
     misplaced = [member.name for member in members if len(_below(member, prefix)) != depth]
     if misplaced:
-        report.error("unexpected_file", f"expected files as {form} only", misplaced)
+        report.error("unexpected_file", f"expected files as {form} only{advice}", misplaced)
     members = [member for member in members if len(_below(member, prefix)) == depth]
     _require_images(members, report)
-    if divided:
+    if divided and members:
         _check_splits({_below(member, prefix)[0] for member in members}, report)
     report.stop_if_refused()
     rows = [((_below(m, prefix)[0] if divided else ALL), _below(m, prefix)[-2], m) for m in members]
@@ -131,11 +133,10 @@ def _require_images(members: Sequence[Member], report: Report) -> None:
 def _check_splits(found: set[str], report: Report, where: str = "the folders") -> None:
     if found == set(SPLITS):
         return
-    report.error(
-        "wrong_splits",
-        f"expected the splits train and test in {where}, got {', '.join(sorted(found)) or 'none'}; images that are not "
-        "divided need test_fraction, a validation split is a part of train (split.val_fraction of a spec makes one)",
-    )
+    message = f"expected the splits train and test in {where}, got {', '.join(sorted(found)) or 'none'}"
+    if found & set(SPLITS):
+        message += "; a validation split is a part of train (split.val_fraction of a spec makes one)"
+    report.error("wrong_splits", f"{message}; {UNDIVIDED}")
     report.stop_if_refused()
 
 

@@ -30,13 +30,13 @@ export function Artifacts({ job, artifacts }) {
   const path = (name) => `${job.links.artifacts}/${encodeURIComponent(name)}`;
   const get = (name) => download(path(name), name).catch((error) => say(error.message));
   return html`<${Panel} title="Artifacts" flush call=${{ path: job.links.artifacts }}><${Scroll} label="Artifacts"><table>
-    <thead><tr><th scope="col">File</th><th scope="col" class="number">Size</th><th scope="col">SHA-256</th><th scope="col"><span class="hidden">Download</span></th></tr></thead>
+    <thead><tr><th scope="col">File</th><th scope="col" class="number">Size</th><th scope="col" class="digest">SHA-256</th><th scope="col"><span class="hidden">Download</span></th></tr></thead>
     <tbody>${artifacts.map((file) => html`<tr key=${file.name}>
       <td><b>${file.name}</b><br /><span class="small soft">${WHAT[file.name] ?? file.media_type}</span></td>
       <td class="number">${bytes(file.bytes)}</td>
-      <td><code title=${file.sha256}>${file.sha256.slice(0, 12)}…</code></td>
-      <td class="number"><button class="small" onClick=${() => get(file.name)} aria-label="Download ${file.name}"><${Icon} name="download" />Download</button></td>
+      <td class="digest"><code title=${file.sha256}>${file.sha256.slice(0, 12)}…</code></td>
+      <td class="number"><button class="small" onClick=${() => get(file.name)} aria-label="Download ${file.name}"><${Icon} name="download" /><span class="words">Download</span></button></td>
     </tr>`)}
-    ${artifacts.length === 0 && html`<tr><td colspan="4" class="soft">Files come when the job ends.</td></tr>`}</tbody>
+    ${artifacts.length === 0 && html`<tr><td colspan="4" class="soft">${job.terminal ? "There are none." : "Files come when the job ends."}</td></tr>`}</tbody>
   </table></${Scroll}></${Panel}>`;
 }

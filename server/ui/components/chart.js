@@ -15,10 +15,13 @@ function faded(colour) {
   return colour.replace("rgb(", "rgba(").replace(")", ", 0.28)");
 }
 
-function axis(place, values, size) {
+/** Steps between the marks of an axis that counts: there is no epoch 1.5. */
+const WHOLE = Array.from({ length: 10 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
+function axis(place, values, size, more) {
   const colour = colourOf(place, "axis-color");
   const line = colourOf(place, "grid-color");
-  return { stroke: colour, font: FONT, size, values, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
+  return { stroke: colour, font: FONT, size, values, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 }, ...more };
 }
 
 /** What uPlot is told; `latest` holds the props of the newest rendering, which its functions read. */
@@ -46,7 +49,7 @@ function options(place, latest) {
       y: { distr: log ? 3 : 1 },
     },
     axes: [
-      axis(place, (u, ticks) => ticks.map((tick) => number(tick)), 34),
+      axis(place, (u, ticks) => ticks.map((tick) => number(tick)), 34, latest.current.x === "time" ? {} : { incrs: WHOLE }),
       axis(place, (u, ticks) => ticks.map((tick) => (tick === null ? "" : format ? format(tick) : number(tick))), 62),
     ],
     series: [{}, ...drawn],
@@ -86,7 +89,7 @@ export function Chart({ title, lines, version, x, log, smoothing, zoom, onZoom, 
   const data = useMemo(() => columns(lines, x, log), [keys, version, x, log]);
   const shown = smoothing ? [...data, ...data.slice(1).map((values) => smooth(values, smoothing))] : data;
   const latest = useRef();
-  latest.current = { lines, log, smoothing, zoom, onZoom, setIndex, format };
+  latest.current = { lines, x, log, smoothing, zoom, onZoom, setIndex, format };
 
   useEffect(() => onTheme(() => setThemed((count) => count + 1)), []);
   useEffect(() => {
@@ -97,7 +100,7 @@ export function Chart({ title, lines, version, x, log, smoothing, zoom, onZoom, 
       observer.disconnect();
       plot.current.destroy();
     };
-  }, [keys, log, smoothing > 0, themed]);
+  }, [keys, x, log, smoothing > 0, themed]);
   useEffect(() => { plot.current.setData(shown); }, [data, smoothing, zoom?.[0], zoom?.[1]]);
 
   const pressed = (event) => {

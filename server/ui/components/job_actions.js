@@ -1,6 +1,7 @@
 import { html, useState } from "../lib/preact.js";
 import { postJson, request } from "../lib/api.js";
 import { go } from "../lib/router.js";
+import { DeleteButton } from "./delete_button.js";
 import { Icon } from "./icon.js";
 import { say } from "./toast.js";
 
@@ -11,7 +12,6 @@ const ASKED = [
 /** What may be asked of a job now, by its `allowed_actions`. */
 export function JobActions({ job, onChange }) {
   const [busy, setBusy] = useState(false);
-  const [sure, setSure] = useState(false);
   const attempt = async (work) => {
     setBusy(true);
     try {
@@ -32,9 +32,6 @@ export function JobActions({ job, onChange }) {
       <button key=${action} disabled=${busy || job.intent === action} class=${action === "cancel" ? "danger" : ""}
         onClick=${() => ask(action)}><${Icon} name=${icon} />${name}</button>`)}
     <a class="button" href="#/new?from=${job.id}"><${Icon} name="copy" />Clone</a>
-    ${job.allowed_actions.includes("delete") && (sure
-    ? html`<button class="danger" disabled=${busy} onClick=${remove}>Delete for good</button>
-        <button onClick=${() => setSure(false)}>Keep</button>`
-    : html`<button class="danger" onClick=${() => setSure(true)} aria-label="Delete"><${Icon} name="trash" />Delete</button>`)}
+    ${job.allowed_actions.includes("delete") && html`<${DeleteButton} onDelete=${remove} disabled=${busy} />`}
   </div>`;
 }

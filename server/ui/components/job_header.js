@@ -1,5 +1,5 @@
 import { html } from "../lib/preact.js";
-import { ago, clock, duration, title } from "../lib/format.js";
+import { ago, clock, duration, plural, title } from "../lib/format.js";
 import { times } from "../lib/jobs.js";
 import { Bar } from "./bar.js";
 import { Chip } from "./chip.js";
@@ -16,7 +16,7 @@ function Facts({ job, now }) {
   if (job.status === "queued" && job.queue && !job.queue.estimated_start_at) facts.push("no worker is there to train it");
   else if (job.queue?.estimated_start_at) facts.push(`starts ${ago(job.queue.estimated_start_at, now)}`);
   if (job.pause_reason === "disk_full") facts.push("waits for room on the disk");
-  if (job.device) facts.push(`${job.device}, ${job.threads} threads, ${job.worker}`);
+  if (job.device) facts.push(`${job.device}, ${plural(job.threads, "thread")}, ${job.worker}`);
   if (job.attempt > 1) facts.push(`attempt ${job.attempt}`);
   return html`<p class="small soft">${facts.join(" · ")}</p>`;
 }

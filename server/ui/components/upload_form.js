@@ -69,7 +69,7 @@ export function UploadForm({ onDone }) {
     <div class="fields">
       <label>Name<input required maxlength="200" value=${fields.name} onInput=${set("name")} /></label>
       <label>Format<select value=${fields.type} onChange=${set("type")}>${FORMATS.map(([type, name]) => html`<option value=${type}>${name}</option>`)}</select></label>
-      ${images && html`<label>Resize to (empty: as they are)<input type="number" min="1" value=${fields.size} onInput=${set("size")} /></label>
+      ${images && html`<label>Pixels a side (empty: as they are)<input type="number" min="1" value=${fields.size} onInput=${set("size")} /></label>
         <label>Colour<select value=${fields.channels} onChange=${set("channels")}><option value="3">RGB</option><option value="1">grey</option></select></label>`}
       ${fields.type !== "idx" && html`<label>% for testing (empty: as divided)<input type="number" min="1" max="99" value=${fields.fraction} onInput=${set("fraction")} /></label>`}
     </div>

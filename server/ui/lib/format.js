@@ -11,6 +11,8 @@ export function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
+export const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
 export const percent = (value, digits = 1) => (value === null || value === undefined
   ? "–" : `${(100 * value).toFixed(digits)} %`);
 

@@ -21,6 +21,6 @@ export function DatasetsPage() {
   return html`<h1>Datasets</h1>
     <${Problem} error=${error} />
     <${Panel} title="Add one of your own" call=${{ path: "/v1/datasets" }}><${UploadForm} onDone=${load} /></${Panel}>
-    ${page?.data.map((dataset) => html`<${Dataset} key=${dataset.id} dataset=${dataset} />`)}
-    ${page?.data.length === 0 && html`<p class="soft">Nothing has been uploaded yet. <code>digits</code> and <code>fashion_mnist</code> are there without it.</p>`}`;
+    ${page?.data.map((dataset) => html`<${Dataset} key=${dataset.id} dataset=${dataset} onDeleted=${load} />`)}
+    ${page?.data.length === 0 && html`<p class="soft">Nothing has been uploaded yet. <code>digits</code> is there without it, and <code>fashion_mnist</code> is fetched when a job first asks for it.</p>`}`;
 }

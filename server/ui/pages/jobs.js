@@ -43,7 +43,8 @@ const Empty = ({ any }) => html`<div class="empty">
   <h2>${any ? "No job is like that" : "No jobs yet"}</h2>
   <p>${any ? "Other filters may find some." : "Describe a network, see what it would cost, and train it."}</p>
   ${any ? html`<button onClick=${() => setParams({ status: null, q: null, tag: null })}>Show all jobs</button>`
-    : html`<a class="button primary" href="#/new">Start from an example</a>`}
+    : html`<p><a class="button primary" href="#/new">Start from an example</a></p>
+      <p class="small">or <a href="#/datasets">train on your own images</a></p>`}
 </div>`;
 
 export function JobsPage({ params }) {

@@ -44,7 +44,7 @@ function onDataset(spec, { id, content }) {
   return { ...spec, dataset: { type: "registered", id }, model, training: { ...spec.training, batch_size } };
 }
 
-/** The examples, and the spec to begin with: another job's, or the first example, on a `dataset` of the user's. */
+/** The examples, and the spec to begin with: another job's, the example for a `dataset` of the user's, or the first one. */
 function useStart(from, dataset, setText, setName) {
   const [examples, setExamples] = useState([]);
   const choose = async (file) => {
@@ -57,7 +57,7 @@ function useStart(from, dataset, setText, setName) {
   useEffect(() => {
     getJson("examples/index.json").then((found) => {
       setExamples(found);
-      if (!from) choose(found[0].file);
+      if (!from) choose((dataset && found.find((one) => one.own) || found[0]).file);
     });
     if (from) {
       getJson(`/v1/jobs/${from}`).then((job) => {

@@ -116,6 +116,13 @@ def test_faults_of_image_folders_are_refused(fault: str, tmp_path: Path) -> None
     assert str(tmp_path) not in json.dumps(result)
 
 
+@pytest.mark.parametrize(("around", "code"), [("", "unexpected_file"), ("pets/", "wrong_splits")])
+def test_who_has_not_divided_is_told_of_test_fraction(around: str, code: str, tmp_path: Path) -> None:
+    files = {f"{around}{label}/{number}.png": png(number) for label in ("ant", "bee") for number in range(4)}
+    result = run(tmp_path, zip_of(files), DIVIDED)
+    assert "need test_fraction, such as 0.2" in finding(result, code)["message"]
+
+
 REPORTED: dict[str, tuple[Callable[[Files], object], str, str]] = {
     "leakage": (lambda f: f.update({"test/ant/0.png": f[FIRST]}), "leakage", f"{FIRST} = test/ant/0.png"),
     "leakage of re-encoded pixels": (
