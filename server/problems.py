@@ -33,6 +33,7 @@ from server.places import Schema
 from server.schemas import Problem
 from server.validation import error_items
 from server.wording import quoted
+from worker.artifacts import BlobsInUse
 from worker.jobs import InvalidTransition, allowed_actions
 from worker.jobs import JobNotFound as UnknownJob
 from worker.store.database import DatabaseUnavailable
@@ -75,6 +76,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UnknownJob, _job_error)
     app.add_exception_handler(QuotaExceeded, _job_error)
     app.add_exception_handler(DatabaseUnavailable, _database_away)
+    app.add_exception_handler(BlobsInUse, _blobs_in_use)
     app.add_exception_handler(Exception, _internal_error)
 
 
@@ -138,6 +140,12 @@ def _database_away(request: Request, error: Exception) -> Response:
     logger.warning("database away during %s %s: %s", request.method, request.url.path, error)
     away = Unavailable("the database does not answer; nothing was changed; try again", headers={"Retry-After": "2"})
     return problem_response(request.scope, away)
+
+
+def _blobs_in_use(request: Request, error: Exception) -> Response:
+    logger.warning("blobs in use during %s %s", request.method, request.url.path)
+    busy = Unavailable(f"{error}; nothing was deleted; try again", headers={"Retry-After": "2"})
+    return problem_response(request.scope, busy)
 
 
 def _internal_error(request: Request, error: Exception) -> Response:

@@ -8,13 +8,21 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 CHUNK = 1024 * 1024
 UNFINISHED = ".new-"
+PATIENCE_SECONDS = 2.0
+PAUSE_SECONDS = 0.02
+
+
+class BlobsInUse(Exception):
+    """Somebody stores files all the time, or is frozen while it does; nothing was removed."""
 
 
 class BlobStore:
@@ -30,7 +38,8 @@ class BlobStore:
     @contextmanager
     def adding(self) -> Iterator[None]:
         """Held from a `put` until the row that names its blob is committed: meanwhile nobody removes blobs."""
-        with self._locked(fcntl.LOCK_SH):
+        with self._lock_file() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
             yield
 
     @contextmanager
@@ -38,8 +47,16 @@ class BlobStore:
         """Held from looking for rows that name a blob until its `remove`: meanwhile nobody adds any.
 
         Removes what workers that were killed in a `put` have left.
+
+        Raises:
+            BlobsInUse: somebody adds blobs, and has not come to an end within `PATIENCE_SECONDS`.
         """
-        with self._locked(fcntl.LOCK_EX):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with self._lock_file() as lock:
+            while not _lock_alone(lock):
+                if time.monotonic() > deadline:
+                    raise BlobsInUse(f"files are being stored, for more than {PATIENCE_SECONDS:g} s")
+                time.sleep(PAUSE_SECONDS)
             for leftover in self._folder.glob(f"{UNFINISHED}*"):
                 leftover.unlink()
             yield
@@ -49,12 +66,9 @@ class BlobStore:
         for sha256 in digests:
             self.path(sha256).unlink(missing_ok=True)
 
-    @contextmanager
-    def _locked(self, operation: int) -> Iterator[None]:
+    def _lock_file(self) -> IO[bytes]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("ab") as file:
-            fcntl.flock(file, operation)
-            yield
+        return (self._folder / ".lock").open("a+b")  # on NFS a lock that is shared needs a file that can be read
 
     def put(self, source: Path) -> tuple[str, int]:
         """Store a copy of a file; returns its SHA-256 in hex and its size in bytes."""
@@ -138,17 +152,34 @@ def carry_over(data_dir: Path, job_id: str, attempt: int, first_attempt: int = 1
     `first_attempt` are removed only.
     """
     target = attempt_folder(data_dir, job_id, attempt).checkpoints
-    earlier = [found for found in _checkpoints(data_dir, job_id) if found[0] < attempt]
-    for number, _, path in sorted(earlier, reverse=True):
-        if number >= first_attempt and not (target / path.name).exists():
-            temporary = target / f".{path.name}"
-            shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(path, temporary, copy_function=os.link)
-            _fsync_folder(temporary)
-            temporary.rename(target / path.name)
-    _fsync_folder(target)
+    complete = False
+    while not complete:
+        earlier = sorted((found for found in _checkpoints(data_dir, job_id) if found[0] < attempt), reverse=True)
+        complete = all([_link(path, target) for number, _, path in earlier if number >= first_attempt])
+    if earlier:  # a first attempt need not wait for the disk
+        _fsync_folder(target)
     for number in {number for number, _, _ in earlier}:
         shutil.rmtree(attempt_folder(data_dir, job_id, number).checkpoints, ignore_errors=True)
+
+
+def _link(checkpoint: Path, target: Path) -> bool:
+    """Whether `target` has the checkpoint now; not when its writer has just removed it, for a newer one."""
+    if (target / checkpoint.name).exists():
+        return True
+    temporary = target / f".{checkpoint.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for file in checkpoint.iterdir():
+            os.link(file, temporary / file.name)
+    except FileNotFoundError:
+        if checkpoint.exists():
+            raise
+    if not checkpoint.exists():  # a writer takes its name away before its files
+        return False
+    _fsync_folder(temporary)
+    temporary.rename(target / checkpoint.name)
+    return True
 
 
 def _checkpoints(data_dir: Path, job_id: str) -> list[tuple[int, int, Path]]:
@@ -158,6 +189,14 @@ def _checkpoints(data_dir: Path, job_id: str) -> list[tuple[int, int, Path]]:
         for path in (data_dir / "jobs" / job_id).glob("attempt-*/checkpoints/step-*")
         if (match := re.search(r"/attempt-(\d+)/checkpoints/step-(\d+)$", path.as_posix()))
     ]
+
+
+def _lock_alone(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ def delete_job(database: Database, data_dir: Path, job_id: str) -> None:
     Raises:
         JobNotFound: there is no such job.
         InvalidTransition: the job has not ended.
+        BlobsInUse: files are being stored all the time; nothing was deleted.
     """
     blobs = BlobStore(data_dir)
     with blobs.removing():

@@ -133,9 +133,9 @@ class Launcher:
             self._selector.unregister(child.tie)
             _kill_group(child.pid)
         if child.ended and child.released:
-            os.waitpid(child.pid, 0)
             child.close()
             self._children.remove(child)
+            os.waitpid(child.pid, 0)  # last: who sees the process gone finds nothing of it here
 
     def _kill_all(self) -> None:
         for child in self._children:
@@ -150,7 +150,8 @@ def main() -> None:
     gc.freeze()  # the collector of a trainer need not write to pages that all of them share
     _call_itself("epochd-launcher")
     with socket.socket(fileno=CONTROL) as worker:
-        worker.send(READY)
+        with suppress(BrokenPipeError):  # that it is gone already is seen below
+            worker.send(READY)
         launcher = Launcher(worker)
         order = launcher.serve()
         launcher.close()

@@ -50,7 +50,7 @@ def test_a_frozen_worker_loses_its_job_and_changes_nothing_when_it_wakes_up(
         installation.wait_for(job_id, attempt=2)
         holder = installation.job(job_id).worker_id
     wait_until(lambda: installation.said(f"does not hold job {job_id} any more"))
-    assert installation.job(job_id).worker_id == holder
+    assert installation.job(job_id).worker_id == holder, installation.reasons(job_id)
     settle(installation)
     assert installation.reasons(job_id) == ["worker_lost", "trained"]
 

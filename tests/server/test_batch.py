@@ -9,6 +9,7 @@ import pytest
 
 from tests.server.problems import assert_problem
 from tests.server.seeding import Seed
+from worker.artifacts import BlobStore
 from worker.store import attempts
 from worker.store.attempts import Exit
 
@@ -54,6 +55,21 @@ async def test_what_has_ended_is_deleted(http: httpx.AsyncClient, seed: Seed) ->
     results = await act(http, "delete", [failed.id, queued.id, succeeded.id, failed.id])
     assert [result["status_code"] for result in results] == [204, 409, 204, 404]
     assert [job["id"] for job in (await http.get("/v1/jobs")).json()["data"]] == [queued.id]
+
+
+async def test_no_deletion_waits_forever_for_a_worker_that_stores_files(
+    http: httpx.AsyncClient, seed: Seed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.artifacts.PATIENCE_SECONDS", 0.1)
+    job = seed.failed()
+    with BlobStore(seed.data_dir).adding():
+        alone = await http.delete(f"/v1/jobs/{job.id}")
+        among_many = await http.post("/v1/jobs/batch", json={"action": "delete", "ids": [job.id]})
+    for response in (alone, among_many):
+        assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+        assert assert_problem(response)["code"] == "unavailable"
+    assert seed.get(job.id) == job
+    assert (await http.delete(f"/v1/jobs/{job.id}")).status_code == 204
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from cnn import checkpoints
 from tests.integration.processes import wait_until
-from worker.artifacts import BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
+from worker.artifacts import BlobsInUse, BlobStore, attempt_folder, carry_over, newest_checkpoint, remove_attempts
 
 
 def test_a_blob_is_named_by_its_bytes_and_outlives_its_source(tmp_path: Path) -> None:
@@ -51,6 +56,42 @@ def test_what_a_killed_worker_left_goes_when_blobs_are_removed(tmp_path: Path) -
         assert [path.name for path in blobs.iterdir()] == [".lock"]
 
 
+def test_nothing_is_removed_while_somebody_adds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.artifacts.PATIENCE_SECONDS", 0.1)
+    store = BlobStore(tmp_path)
+    with store.adding(), store.adding(), pytest.raises(BlobsInUse), store.removing():
+        pass
+    with store.removing():
+        pass
+
+
+def test_who_removes_waits_until_what_is_added_has_a_row(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    order = []
+
+    def remove() -> None:
+        with store.removing():
+            order.append("removed")
+
+    removing = threading.Thread(target=remove)
+    with store.adding():
+        removing.start()
+        time.sleep(0.2)
+        order.append("added")
+    removing.join()
+    assert order == ["added", "removed"]
+
+
+def test_blobs_can_be_locked_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the kernel makes locks of ranges of bytes of these."""
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    store = BlobStore(tmp_path)
+    with store.adding():
+        pass
+    with store.removing():
+        pass
+
+
 def test_the_newest_checkpoint_is_that_of_the_highest_step_in_any_attempt(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, "job_1") is None
     for attempt, step in ((1, 90), (1, 100), (2, 110), (3, 95)):
@@ -89,6 +130,28 @@ def test_what_the_attempt_has_itself_stays(tmp_path: Path) -> None:
     target = write_checkpoint(tmp_path, 2, 10, "new").parent
     carry_over(tmp_path, "job_1", 2)
     assert (target / "step-10" / "state.json").read_text() == "new"
+
+
+def test_a_writer_that_lost_the_job_unknowingly_may_replace_what_is_carried_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (attempt_folder(tmp_path, "job_1", attempt).checkpoints for attempt in (1, 2))
+    second.mkdir(parents=True)
+    steps = iter(range(1, 7))
+    for step in (next(steps), next(steps)):
+        checkpoints.save(first, step, {}, {})
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        for step in steps:
+            checkpoints.save(first, step, {}, {})
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    carry_over(tmp_path, "job_1", 2)
+    assert [path.name for path in checkpoints.generations(second)] == ["step-6", "step-5"]
+    for path in checkpoints.generations(second):
+        checkpoints.load(path, torch.device("cpu"))
 
 
 def test_a_job_that_needs_its_checkpoints_no_more_keeps_its_log(tmp_path: Path) -> None:

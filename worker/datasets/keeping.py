@@ -82,6 +82,7 @@ def delete_dataset(database: Database, data_dir: Path, dataset_id: str) -> None:
 
     Raises:
         DatasetInUse: jobs that have not ended need it.
+        BlobsInUse: files are being stored all the time; nothing was deleted.
         DatabaseUnavailable: the database is away.
     """
     with BlobStore(data_dir).removing():
