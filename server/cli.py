@@ -29,6 +29,7 @@ from server.console import (
     SpecFile,
     Url,
     connect,
+    ending_signals,
     fail,
     out,
     print_json,
@@ -70,7 +71,7 @@ def main(
 def up(dev: Annotated[bool, typer.Option("--dev", help="No keys, and loopback only.")] = False) -> None:
     """Run everything on this machine: queue, worker and API. Ctrl-C or SIGTERM ends it, with exit code 0."""
     # Before the imports, which take a while: until they are done there is nothing to put in order.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         signal.signal(number, lambda *_: os._exit(0))
     try:
         from server.up import up as run_up  # noqa: PLC0415 - the client's installation lacks what it needs

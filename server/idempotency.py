@@ -58,8 +58,14 @@ class Idempotent:
         return Response(kept.body, kept.status_code, headers, "application/json")
 
 
+NOT_IDEMPOTENT = Idempotent(owner="", key=None, request_digest="")
+"""Any request without a key."""
+
+
 async def _idempotent(request: Request, caller: CallerOf, key: Key = None) -> Idempotent:
     """The same request is the same method, path, query and bytes of the body."""
+    if key is None:
+        return NOT_IDEMPOTENT
     target = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
     digest = hashlib.sha256(target + await request.body()).hexdigest()
     return Idempotent(owner=caller.owner_id or "", key=key, request_digest=f"sha256:{digest}")

@@ -142,22 +142,26 @@ class Observation:
             return
         token = request_id.set(scope["state"]["request_id"])
         began = time.perf_counter()
-        answered = False
+        status_code, seconds, recorded = 500, 0.0, False
+
+        def record() -> None:
+            nonlocal recorded
+            if not recorded:
+                recorded = True
+                self._record(scope, status_code, seconds or time.perf_counter() - began)
 
         async def observed(message: Message) -> None:
-            nonlocal answered
-            if message["type"] == "http.response.start":
-                answered = True
-                self._record(scope, message["status"], time.perf_counter() - began)
+            nonlocal status_code, seconds
             await send(message)
+            if message["type"] == "http.response.start":
+                status_code, seconds = message["status"], time.perf_counter() - began
+            else:
+                record()  # behind the first part of the body, which need not wait for it
 
         try:
             await self.app(scope, receive, observed)
-        except BaseException:
-            if not answered:  # the framework's outermost layer does
-                self._record(scope, 500, time.perf_counter() - began)
-            raise
         finally:
+            record()
             request_id.reset(token)
 
     def _record(self, scope: Scope, status_code: int, seconds: float) -> None:

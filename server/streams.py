@@ -140,7 +140,18 @@ def _stored(database: Database, job_id: str, after: int) -> tuple[list[Event], J
         return found, jobs.get(c, job_id)
 
 
+def number_new(database: Database) -> None:
+    """Number what has happened until now, though the tailer has not come by yet."""
+    with database.read() as c:
+        if not event_log.has_unnumbered(c):
+            return
+    with database.write() as c:
+        event_log.give_numbers(c)
+
+
 def _last_number(database: Database) -> int:
+    """That of the last event until now."""
+    number_new(database)
     with database.read() as c:
         return event_log.last_number(c)
 

@@ -147,13 +147,14 @@ class Tailer:
     def _read(self, loop: asyncio.AbstractEventLoop) -> int:
         with self._database.read() as c:
             unnumbered = event_log.has_unnumbered(c)
-            events = event_log.after(c, self._last, BATCH)
+            events = [] if unnumbered else event_log.after(c, self._last, BATCH)
         if unnumbered:
             with self._database.write() as c:
                 event_log.give_numbers(c)
                 events = event_log.after(c, self._last, BATCH)
         if events:
             self._last = events[-1].number
+        if events and self._listeners:  # who begins to listen from here on has yet to read what is stored
             loop.call_soon_threadsafe(self._hand_over, events)
         return len(events)
 

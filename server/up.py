@@ -20,6 +20,7 @@ import typer
 
 from server import auth
 from server.auth import InsecureBind
+from server.console import ending_signals
 from server.guardian import Guardian, signal_groups
 from worker.settings import Settings, child_environment
 from worker.store.database import DatabaseUnavailable
@@ -129,11 +130,10 @@ def free_port(host: str, port: int) -> int:
 
 @contextmanager
 def termination_pipe() -> Iterator[int]:
-    """A file descriptor that gets a byte for every SIGINT, SIGTERM and SIGHUP, which do nothing else meanwhile."""
+    """A file descriptor that gets a byte for each of the signals that end us, which do nothing else meanwhile."""
     receive, send = os.pipe()
     os.set_blocking(send, False)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, lambda *_: os.write(send, b".")) for number in numbers}
+    previous = {number: signal.signal(number, lambda *_: os.write(send, b".")) for number in ending_signals()}
     try:
         yield receive
     finally:
@@ -234,7 +234,7 @@ def supervise(settings: Settings, terminations: int) -> None:
 
 
 def up(settings: Settings, dev: bool) -> int:
-    """Run the group until SIGINT, SIGTERM or SIGHUP; the exit code, 1 when it could not start.
+    """Run the group until a signal ends it; the exit code, 1 when it could not start.
 
     With `EPOCHD_REDIS_URL` set that server is used, else an embedded Valkey is part of the group. When this process is
     killed, the guardian ends the others.

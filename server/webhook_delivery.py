@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from server.receivers import AddressGuard
 from server.webhook_sending import send
-from worker.store import deliveries
+from worker.store import deliveries, webhooks
 from worker.store.database import Database, DatabaseUnavailable
 from worker.store.deliveries import Claim, Outcome
 
@@ -65,6 +65,8 @@ class Deliverer:
 
     def _due(self) -> list[str]:
         with self._database.read() as c:
+            if not webhooks.any_enabled(c):
+                return []
             behind = deliveries.is_behind(c)
         while behind:
             with self._database.write() as c:

@@ -28,7 +28,8 @@ from worker.store.attempts import Exit
 logger = logging.getLogger(__name__)
 
 PING_SECONDS = 2.0
-POLL_SECONDS = 0.25
+POLL_SECONDS = 1.0
+"""How long the thread sleeps when the trainer says nothing."""
 ENDING_SECONDS = 0.01
 """The same when the trainer has closed its pipe, as it does when it ends."""
 

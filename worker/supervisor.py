@@ -43,7 +43,9 @@ from worker.store.domains import has_kernels
 
 logger = logging.getLogger(__name__)
 
-LOOP_SECONDS = 0.2
+LOOP_SECONDS = 0.5
+"""How long a message or a wish of the user may wait, except at the start: every look at the database takes time from
+the jobs that train on this machine."""
 GATHERING_SHARE = 1 / 8
 """A young attempt's messages wait for others of their transaction for this share of its age, up to the time above."""
 

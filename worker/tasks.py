@@ -11,6 +11,7 @@ import time
 from queue import Empty, SimpleQueue
 
 from celery import Celery
+from kombu.asynchronous.hub import get_event_loop
 
 from worker.devices import Capacity, find_domains
 from worker.jobs import Blame, ErrorCode, Fenced, Job, JobError
@@ -26,9 +27,11 @@ from worker.supervisor import Supervisor
 logger = logging.getLogger(__name__)
 
 READY_SECONDS = 0.5
-DEAF_SECONDS = 1.2
-"""Celery takes no bell while all of its threads are busy, and sees only within a second that one no longer is."""
-DEAF_POLL_SECONDS = 0.05
+FREED_SECONDS = 0.02
+"""Celery asks for no bell while all of its threads are busy, and sees only within a second that one no longer is. So it
+is woken, this long after the work is done: before, it still counts the last bell."""
+EMPTY_SECONDS = 0.2
+"""How long a bell that was for nothing keeps its thread: jobs that no worker may take are rung for again and again."""
 
 
 class Worker:
@@ -71,6 +74,7 @@ class Worker:
                 device=self._capacity.device,
                 slots=self._capacity.slots,
                 threads=self._capacity.threads,
+                gpus_per_slot=self._capacity.gpus_per_slot,
             )
         self._starter.ready(0)
         self._presence.start()
@@ -91,21 +95,28 @@ class Worker:
         except DatabaseUnavailable as error:
             logger.warning("the end of worker %s is not recorded: %s", self.id, error)
 
-    def work(self) -> None:
-        """Train queued jobs until none is left; returns at once when every slot is busy doing that."""
+    def work(self) -> bool:
+        """Train queued jobs until none is left; returns at once when every slot is busy doing that.
+
+        Returns:
+            Whether it has trained any.
+        """
+        trained = False
         self._rung.set()
         # A bell that rings after the last look at the queue, and before the slot is free again, is not lost.
         while self._rung.is_set() and not self.draining.is_set():
             try:
                 slot = self._free.get_nowait()
             except Empty:
-                return
+                break
             try:
                 self._rung.clear()
                 while not self.draining.is_set() and (job := self._next()) is not None:
                     self._train(job, slot)
+                    trained = True
             finally:
                 self._free.put(slot)
+        return trained
 
     def _next(self) -> Job | None:
         """The next job, claimed only once it can begin: from then on it must have its heartbeats."""
@@ -194,15 +205,6 @@ class Worker:
             except DatabaseUnavailable as error:
                 logger.warning("cannot poll: %s", error)
 
-    def poll_while_deaf(self) -> None:
-        """Look for the jobs whose bells nobody hears, just after Celery's thread has become free."""
-        until = time.monotonic() + DEAF_SECONDS
-        while time.monotonic() < until and not self.draining.wait(DEAF_POLL_SECONDS):
-            try:
-                self._poll()
-            except DatabaseUnavailable as error:
-                logger.warning("cannot poll: %s", error)
-
     def _poll(self) -> None:
         """Begin to work where there is a slot, and a job that fits.
 
@@ -225,7 +227,14 @@ def register_task(app: Celery, worker: Worker) -> None:
 
     def work(job_id: str) -> None:
         logger.debug("rung for job %s", job_id)
-        worker.work()
-        threading.Thread(target=worker.poll_while_deaf, name="deaf", daemon=True).start()
+        if not worker.work():
+            worker.draining.wait(EMPTY_SECONDS)
+        loop = get_event_loop()
+        assert loop is not None, "Celery runs, which has called this"
+        loop.call_soon(loop.call_later, FREED_SECONDS, _wake)  # type: ignore[no-untyped-call]
 
     app.task(name=TASK)(work)
+
+
+def _wake() -> None:
+    """Nothing: to call it, Celery's loop wakes, and whenever it does so it asks for bells."""

@@ -148,6 +148,7 @@ class Valkey:
             "appendfsync": "everysec",
             "save": '""',
             "maxmemory-policy": "noeviction",
+            "hz": "2",  # its own upkeep, which by default takes time from the jobs that train ten times a second
             "loglevel": "warning",
         }
         return "".join(f"{name} {value}\n" for name, value in settings.items())

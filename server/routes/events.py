@@ -12,9 +12,8 @@ from server.openapi import Responses, problems
 from server.queries import Count, Limit, QueryParameters, Several, Text
 from server.representation import find
 from server.services import ServicesOf
-from server.streams import EventStream, global_stream, job_stream, require_room, wants_stream
+from server.streams import EventStream, global_stream, job_stream, number_new, require_room, wants_stream
 from worker.store import event_log, events
-from worker.store.database import Database
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -87,7 +86,7 @@ def list_all_events(
     if wants_stream(request):
         require_room(services.tailer, caller)
         return EventStream(global_stream(services.database, services.tailer, caller, after, query.types))
-    _number_new(services.database)
+    number_new(services.database)  # a client finds what its last request has done
     with services.database.read() as connection:
         found = event_log.after(connection, after or 0, query.limit + 1, query.types, caller.only)
     page, has_more = found[: query.limit], len(found) > query.limit
@@ -96,12 +95,3 @@ def list_all_events(
         next_cursor=str(page[-1].number) if has_more else None,
         has_more=has_more,
     )
-
-
-def _number_new(database: Database) -> None:
-    """A client finds here what its last request has done, though the tailer has not come by yet."""
-    with database.read() as connection:
-        if not event_log.has_unnumbered(connection):
-            return
-    with database.write() as connection:
-        event_log.give_numbers(connection)

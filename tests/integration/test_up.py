@@ -51,12 +51,26 @@ def test_a_signal_before_there_is_anything_to_stop_is_a_good_end(number: signal.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "EPOCHD_DATA_DIR": str(tmp_path / "data"), "EPOCHD_PORT": "0"},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whoever runs the tests may ignore it
     )
     wait_until(lambda: hears_sigterm(process.pid), pause=0.001)
     process.send_signal(number)
     output, _ = process.communicate(timeout=30)
     assert (process.returncode, output) == (0, b"")
     assert not (tmp_path / "data").exists()
+
+
+def test_a_hangup_ends_nothing_where_it_is_ignored(tmp_path: Path) -> None:
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        group = Group(tmp_path / "data")
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+    group.process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        group.process.wait(timeout=1)
+    assert group.is_ready()
+    group.close()
 
 
 def test_nothing_outlives_a_kill(start: Callable[[], Group]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import pytest
 import redis
@@ -197,6 +198,25 @@ def test_a_second_delivery_of_a_bell_does_nothing(host: Host) -> None:
     wait_until(lambda: num_bells(host.app) == 0)
     assert host.job(job_id) == done
     assert len(host.attempts(job_id)) == 1
+
+
+def test_a_bell_just_after_a_job_or_after_one_for_nothing_is_heard_at_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHD_POLL_SECONDS", "3600")
+    host.start_worker()
+    waits = []
+    for _ in range(9):
+        job = host.wait_for(host.submit(1), ended)
+        assert job.started_at is not None
+        waits.append((job.started_at - job.created_at).total_seconds())
+        ring(host.app, job.id)
+        wait_until(lambda: num_bells(host.app) == 0)
+    assert median(waits) < 0.5
+    for _ in range(30):
+        ring(host.app, job.id)
+    time.sleep(1)
+    assert (num_bells(host.app) or 0) > 15, "bells for nothing must not take the time of the jobs that train"
 
 
 def test_a_cancelled_job_leaves_no_process(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 import time
@@ -37,6 +38,6 @@ def serving(app: FastAPI) -> Iterator[Server]:
             assert time.monotonic() < deadline, "the server did not start"
             thread.join(0.01)
         yield Server("127.0.0.1", listener.getsockname()[1])
-        server.should_exit = True
+        server.handle_exit(signal.SIGTERM, None)
         thread.join(20)
         assert not thread.is_alive()

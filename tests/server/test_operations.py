@@ -12,13 +12,14 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
+from cnn.spec import TrainingSpec
 from server.app import create_app
 from tests.server.problems import assert_problem
 from tests.server.seeding import SPEC, Seed
 from worker.jobs import JobStatus
 from worker.log_format import JsonFormatter
 from worker.settings import Settings
-from worker.store import attempts, deliveries, keys, operations, tables, webhook_tables, webhooks, workers
+from worker.store import attempts, deliveries, jobs, keys, operations, tables, webhook_tables, webhooks, workers
 from worker.store.deliveries import DeliveryStatus
 from worker.store.keys import Scope
 from worker.store.webhooks import EventType
@@ -146,6 +147,17 @@ async def test_a_job_that_no_worker_could_train_does_not_count_as_passed_over(
         assert not operations.passed_over(c, gpu, seconds=60), "its backoff ended half a minute ago"
 
 
+async def test_a_job_on_several_gpus_is_passed_over_by_workers_that_give_it_as_many(seed: Seed) -> None:
+    with seed.database.write() as c:
+        for name, gpus in (("w-1", 1), ("w-2", 2)):
+            workers.register(c, worker_id=name, host="h", pid=1, device="cuda", slots=1, threads=1, gpus_per_slot=gpus)
+        jobs.create(c, spec=TrainingSpec.model_validate({**SPEC, "training": {"devices": 2}}), name=None)
+    queued_since(seed, 100)
+    with seed.database.read() as c:
+        found = {worker.id: operations.passed_over(c, worker, seconds=60) for worker in workers.known(c)}
+    assert found == {"w-1": False, "w-2": True}
+
+
 async def test_metrics_count_requests_jobs_and_workers(
     http: httpx.AsyncClient, seed: Seed, register: Callable[..., None]
 ) -> None:
@@ -187,6 +199,10 @@ async def test_metrics_tell_how_deliveries_get_on(http: httpx.AsyncClient, seed:
         status: len(of_status) for status, of_status in ages.items()
     }
     assert found["epochd_oldest_delivery_seconds",] == pytest.approx(100, abs=10)
+    with seed.database.write() as c:
+        webhooks.disable(c, webhook.id, "nobody takes anything there")
+    found = await values(http)
+    assert (found["epochd_deliveries", "pending"], found["epochd_oldest_delivery_seconds",]) == (2, 0)
 
 
 async def test_clients_cannot_make_labels(http: httpx.AsyncClient) -> None:

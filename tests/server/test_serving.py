@@ -15,10 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.app import create_app
 from server.client import Client, Unreachable
 from tests.server.problems import assert_problem
 from tests.server.seeding import SPEC
-from tests.server.serving import Server
+from tests.server.serving import Server, serving
+from worker.settings import Settings
 
 
 @pytest.fixture
@@ -135,3 +137,11 @@ def test_a_client_that_leaves_in_the_middle_harms_nobody(server: Server, http: h
                 b"Content-Length: 1000\r\n\r\n{"
             )
     assert http.post("/v1/jobs", json={"spec": SPEC}).status_code == 201
+
+
+def test_a_server_that_is_told_to_stop_does_not_wait_for_its_next_tick(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.__main__.TICK_SECONDS", 3600)
+    with serving(create_app(settings)) as server:  # which fails when the end takes too long
+        assert httpx.get(f"{server.url}/healthz").is_success

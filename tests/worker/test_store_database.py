@@ -84,7 +84,7 @@ def test_sqlite_is_set_up_for_durability_and_several_processes(tmp_path: Path) -
     database.migrate()
     with database.write() as c:
         names = ("journal_mode", "busy_timeout", "synchronous", "foreign_keys")
-        assert [c.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names] == ["wal", 10000, 1, 1]
+        assert [c.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names] == ["wal", 10000, 2, 1]
     database.close()
 
 

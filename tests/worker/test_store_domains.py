@@ -109,8 +109,12 @@ def test_a_job_that_may_continue_waits_while_a_worker_of_its_domain_is_there(
     assert (claim(database, ELSEWHERE, threads=4) is not None) == moves
 
 
-def test_a_job_that_began_on_a_cpu_goes_on_there_on_a_worker_with_a_gpu(database: Database, spec: TrainingSpec) -> None:
-    create(database, spec)
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_job_that_began_on_a_cpu_goes_on_there_on_a_worker_with_a_gpu(
+    database: Database, spec: TrainingSpec, devices: int
+) -> None:
+    training = spec.training.model_copy(update={"devices": devices})
+    create(database, spec.model_copy(update={"training": training}))
     interrupt(database, claim(database, HERE))
     job = claim(database, GPU)
     assert job is not None

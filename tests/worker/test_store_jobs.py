@@ -171,7 +171,7 @@ def test_places_are_told_across_priorities_and_ages(database: Database, spec: Tr
             assert claims.queue_positions(c, found) == {job.id: order.index(job) + 1 for job in found}
 
 
-def test_the_queue_is_read_by_its_index(tmp_path: Path) -> None:
+def test_the_queue_is_read_by_its_index(tmp_path: Path, spec: TrainingSpec) -> None:
     database = Database(f"sqlite:///{tmp_path / 'epochd.db'}")
     database.migrate()
     plans: list[str] = []
@@ -179,15 +179,18 @@ def test_the_queue_is_read_by_its_index(tmp_path: Path) -> None:
     def explain(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: object) -> None:
         plans.append(str(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()))
 
+    create(database, spec)
     with database.write() as c:
         event.listen(c.engine, "before_cursor_execute", explain)
         claims.claimable_ids(c, limit=10)
-        attempts.claim(c, worker_id="w", device="cpu")
+        attempts.claim(c, worker_id="w", device="cuda")
         retries.running(c)
         event.remove(c.engine, "before_cursor_execute", explain)
-    queue, claim, running = (plan for plan in plans if "jobs USING INDEX" in plan)
+    is_any, *_, running = plans
+    for plan in (is_any, running):
+        assert "SEARCH jobs USING INDEX ix_jobs_status_id" in plan
+    queue, claim = (plan for plan in plans if "SCAN jobs" in plan)
     for plan in (queue, claim):
-        assert "jobs USING INDEX ix_jobs_queue" in plan
+        assert "SCAN jobs USING INDEX ix_jobs_queue" in plan
         assert "TEMP B-TREE" not in plan
-    assert "jobs USING INDEX ix_jobs_status_id" in running
     database.close()

@@ -118,18 +118,6 @@ def test_a_worker_that_rarely_polls_is_there_all_the_time(database: Database, se
     worker.stop()
 
 
-def test_a_job_that_nobody_hears_of_just_after_another_is_found_soon(
-    database: Database, settings: Settings, spec: TrainingSpec
-) -> None:
-    create(database, spec, 1)
-    worker = build(database, settings.model_copy(update={"poll_seconds": 3600.0}), SUCCEEDS)
-    worker.work()
-    create(database, spec, 1)
-    worker.poll_while_deaf()
-    wait_until(lambda: statuses(database) == [JobStatus.SUCCEEDED] * 2)
-    worker.stop()
-
-
 class CountingStarter(FreshStarter):
     """Knows how often somebody has waited for it: each who wants to claim does."""
 

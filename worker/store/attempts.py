@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, literal, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, literal, select, update
 
 from worker.jobs import Fenced, Intent, Job, JobError, JobResult, JobStatus, PauseReason
 from worker.store import events, quotas
@@ -15,6 +15,16 @@ from worker.store.claims import CLAIM_ORDER, claimable
 from worker.store.domains import EXACTNESS_ENDED, UNKNOWN, changes_domain, fits, place
 from worker.store.jobs import job_from, locked, move
 from worker.store.tables import attempts, jobs
+
+_HELD = jobs.c.id == bindparam("held_id"), jobs.c.token == bindparam("held_token"), jobs.c.status == JobStatus.RUNNING
+HOLD = (
+    update(jobs)
+    .where(*_HELD)
+    .returning(jobs.c.attempt, jobs.c.intent, jobs.c.cancel_now, jobs.c.phase, jobs.c.monitor, jobs.c.checkpoint_step)
+)
+_BEAT = HOLD.values(heartbeat=jobs.c.heartbeat + literal(1))
+_WISH = select(jobs.c.intent, jobs.c.cancel_now).where(*_HELD)
+"""Made once, for they run all the time beside a job that trains: making a statement takes longer than running it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +126,16 @@ def _begin(c: Connection, job: Job, worker_id: str, place: Mapping[str, Any]) ->
     return taken
 
 
-def hold(c: Connection, job_id: str, token: int, **values: Any) -> Row[Any]:
+def hold(c: Connection, job_id: str, token: int, statement: Update = HOLD, /, **values: Any) -> Row[Any]:
     """Set columns of a job that the caller must hold, and keep it locked until the transaction ends.
+
+    Args:
+        statement: `HOLD`, or one made of it that also sets columns to SQL expressions.
 
     Raises:
         Fenced: the caller does not hold the job.
     """
-    row = c.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.token == token, jobs.c.status == JobStatus.RUNNING)
-        .values(values or {"token": token})
-        .returning(
-            jobs.c.attempt, jobs.c.intent, jobs.c.cancel_now, jobs.c.phase, jobs.c.monitor, jobs.c.checkpoint_step
-        )
-    ).one_or_none()
+    row = c.execute(statement, {"held_id": job_id, "held_token": token, "token": token, **values}).one_or_none()
     if row is None:
         raise Fenced(job_id, token)
     return row
@@ -141,7 +147,7 @@ def heartbeat(c: Connection, job_id: str, token: int) -> Wish:
     Raises:
         Fenced: the caller does not hold the job.
     """
-    row = hold(c, job_id, token, heartbeat=jobs.c.heartbeat + literal(1))
+    row = hold(c, job_id, token, _BEAT)
     return Wish(intent=row.intent and Intent(row.intent), now=row.cancel_now)
 
 
@@ -151,8 +157,7 @@ def wish(c: Connection, job_id: str, token: int) -> Wish:
     Raises:
         Fenced: the caller does not hold the job.
     """
-    held = jobs.c.id == job_id, jobs.c.token == token, jobs.c.status == JobStatus.RUNNING
-    row = c.execute(select(jobs.c.intent, jobs.c.cancel_now).where(*held)).one_or_none()
+    row = c.execute(_WISH, {"held_id": job_id, "held_token": token}).one_or_none()
     if row is None:
         raise Fenced(job_id, token)
     return Wish(intent=row.intent and Intent(row.intent), now=row.cancel_now)

@@ -7,7 +7,19 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 
 from worker.jobs import Job, JobStatus, PauseReason
 from worker.store import quotas
@@ -17,10 +29,18 @@ CLAIM_ORDER = jobs.c.priority.desc(), jobs.c.created_at, jobs.c.id
 QUEUED: ColumnElement[str] = literal_column("'queued'")
 """Written out, not as a parameter: only so does the index of the queue fit, which holds nothing else."""
 IS_QUEUED = jobs.c.status == QUEUED
+_ANY_QUEUED = select(exists().where(IS_QUEUED))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Before all jobs."""
 ROOM_DELAY = timedelta(seconds=5)
 """Where a quota is full and not the disk, nobody sees it: without a wait such a job would be tried all the time."""
+
+_WAITING_FOR_ROOM = (
+    select(jobs.c.id)
+    .where(jobs.c.status == JobStatus.PAUSED, jobs.c.pause_reason == PauseReason.DISK_FULL)
+    .where(jobs.c.updated_at < bindparam("since"))
+    .order_by(jobs.c.updated_at)
+)
 
 
 def claimable() -> Any:
@@ -37,6 +57,8 @@ def claimable_ids(c: Connection, *, limit: int, fitting: ColumnElement[bool] | N
     Args:
         fitting: SQL condition of those that count; all by default.
     """
+    if not c.execute(_ANY_QUEUED).scalar_one():  # asked all the time, beside the jobs that train: mostly none waits
+        return []
     terms = [claimable()] if fitting is None else [claimable(), fitting]
     query = select(jobs.c.id).where(*terms).order_by(*CLAIM_ORDER).limit(limit)
     return list(c.execute(query).scalars())
@@ -44,15 +66,17 @@ def claimable_ids(c: Connection, *, limit: int, fitting: ColumnElement[bool] | N
 
 def waiting_for_room(c: Connection) -> list[str]:
     """The jobs that a full disk has paused, and that have waited for a moment, the longest first."""
-    since = datetime.now(UTC) - ROOM_DELAY
-    waiting = jobs.c.status == JobStatus.PAUSED, jobs.c.pause_reason == PauseReason.DISK_FULL, jobs.c.updated_at < since
-    return list(c.execute(select(jobs.c.id).where(*waiting).order_by(jobs.c.updated_at)).scalars())
+    return list(c.execute(_WAITING_FOR_ROOM, {"since": datetime.now(UTC) - ROOM_DELAY}).scalars())
 
 
 def queue_positions(c: Connection, found: Sequence[Job]) -> dict[str, int]:
     """By id, the place of each queued one among them in the order of claims; 1 is the next."""
-    queued = [job.id for job in found if job.status == JobStatus.QUEUED]
-    rows = c.execute(_AHEAD, {"ids": queued}).all() if queued else []
+    queued = [job for job in found if job.status == JobStatus.QUEUED]
+    if len(queued) == 1:
+        (job,) = queued
+        place = {"own_priority": job.priority, "own_time": job.created_at, "own_id": job.id}
+        return {job.id: c.execute(_PLACE, place).scalar_one()}
+    rows = c.execute(_AHEAD, {"ids": [job.id for job in queued]}).all() if queued else []
     if not rows:
         return {}
     sizes = c.execute(_HIGHER, {"lowest": rows[-1].priority}).all()
@@ -85,6 +109,18 @@ def _ahead() -> Select[Any]:
     )
 
 
+def _place() -> Select[Any]:
+    """The place of one job that waits, from what is known of it."""
+    count = select(func.count()).where(IS_QUEUED)
+    higher = count.where(jobs.c.priority > bindparam("own_priority"))
+    same = count.where(jobs.c.priority == bindparam("own_priority"))
+    earlier = same.where(jobs.c.created_at < bindparam("own_time"))
+    beside = same.where(jobs.c.created_at == bindparam("own_time"), jobs.c.id < bindparam("own_id"))
+    return select(higher.scalar_subquery() + earlier.scalar_subquery() + beside.scalar_subquery() + 1)
+
+
+_PLACE = _place()
+"""For a single job: an answer to one request asks for it, and the statement for many would take twice as long."""
 _AHEAD = _ahead()
 _HIGHER = (
     select(jobs.c.priority, func.count())

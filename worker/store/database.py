@@ -154,7 +154,7 @@ def _engine(url: URL, begin: str) -> Engine:
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # sqlite3's own implicit BEGIN would be deferred
         connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA synchronous = FULL")  # what was answered is on the disk, as with PostgreSQL
         connection.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")

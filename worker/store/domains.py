@@ -56,7 +56,8 @@ def fits(device: str, threads: int, domains: Mapping[str, str], gpus: int = 1) -
     )
     changes = and_(jobs.c.on_domain_change == OnDomainChange.CONTINUE, not_(exists().where(*able)))
     devices = func.coalesce(jobs.c.spec["training"]["devices"].as_integer(), 1)  # older specs have none
-    enough = true() if device == "cpu" else or_(jobs.c.wanted_device == "cpu", devices <= gpus)
+    on_cpu = or_(jobs.c.wanted_device == "cpu", and_(jobs.c.device == "cpu", exact))
+    enough = true() if device == "cpu" else or_(on_cpu, devices <= gpus)
     return and_(jobs.c.wanted_device.in_(wanted), enough, or_(jobs.c.domain.is_(None), exact, changes))
 
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from worker.jobs import JobNotFound, JobStatus
 from worker.store.tables import events, jobs
+
+_LAST_ID = select(jobs.c.last_event_id).where(jobs.c.id == bindparam("job_id")).with_for_update()
+_COUNT = update(jobs).where(jobs.c.id == bindparam("of_job"))
+_INSERT = insert(events)
+"""Made once: for one row, making a statement takes longer than running it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,7 @@ class Event:
 def begin(c: Connection, job_id: str, at: datetime) -> None:
     """Write the first event of a job that is made in this transaction, with `last_event_id` 1 and at this time."""
     data = {"from": None, "to": JobStatus.QUEUED, "reason": "created"}
-    c.execute(insert(events), {"job_id": job_id, "id": 1, "type": "job.status", "at": at, "attempt": 0, "data": data})
+    c.execute(_INSERT, {"job_id": job_id, "id": 1, "type": "job.status", "at": at, "attempt": 0, "data": data})
 
 
 def append(c: Connection, job_id: str, type: str, data: dict[str, Any], attempt: int) -> int:
@@ -37,13 +42,12 @@ def append(c: Connection, job_id: str, type: str, data: dict[str, Any], attempt:
         JobNotFound: there is no such job.
     """
     # The counter is on the job's row, so that its lock makes ids gap-free, and ids and times in the order of commits.
-    counter = select(jobs.c.last_event_id).where(jobs.c.id == job_id).with_for_update()
-    last = c.execute(counter).scalar_one_or_none()
+    last = c.execute(_LAST_ID, {"job_id": job_id}).scalar_one_or_none()
     if last is None:
         raise JobNotFound(job_id)
     event_id, now = int(last) + 1, datetime.now(UTC)
-    c.execute(update(jobs).where(jobs.c.id == job_id).values(last_event_id=event_id, updated_at=now))
-    c.execute(insert(events).values(job_id=job_id, id=event_id, type=type, at=now, attempt=attempt, data=data))
+    c.execute(_COUNT, {"of_job": job_id, "last_event_id": event_id, "updated_at": now})
+    c.execute(_INSERT, {"job_id": job_id, "id": event_id, "type": type, "at": now, "attempt": attempt, "data": data})
     return event_id
 
 

@@ -76,11 +76,12 @@ def _text(spec: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Underway:
-    """A job that runs or waits: its spec as JSON text, the device it wants, who has it, and when it is due."""
+    """A job that runs or waits: its spec as JSON text, the device it wants and how many, who has it, when it is due."""
 
     id: str
     spec: str
     wanted_device: str
+    devices: int
     worker_id: str | None
     eta_at: datetime | None
 
@@ -99,4 +100,7 @@ def waiting(c: Connection, *, limit: int) -> list[Underway]:
 
 
 def _underway(c: Connection, query: Select[Any]) -> list[Underway]:
-    return [Underway(**{**row._asdict(), "spec": _text(row.spec)}) for row in c.execute(query)]
+    return [
+        Underway(**{**row._asdict(), "spec": _text(row.spec), "devices": row.spec["training"].get("devices", 1)})
+        for row in c.execute(query)
+    ]

@@ -49,6 +49,7 @@ UNTRIED: dict[str, Any] = {
 _COLUMNS = tuple(sys.intern(str(column.name)) for column in jobs.c)
 """As plain strings: with SQLAlchemy's own ones, making a `Job` of a row takes three times as long."""
 _INSERT = insert(jobs).returning(*jobs.c)
+_INSERT_TAG = insert(job_tags)
 _BY_ID = select(jobs).where(jobs.c.id == bindparam("job_id"))
 """Made once: for one row, making a statement takes longer than running it."""
 
@@ -162,7 +163,7 @@ def page(c: Connection, wanted: JobFilter = JobFilter(), *, limit: int, before: 
 def add_tags(c: Connection, job_id: str, tags: Sequence[str]) -> None:
     """Let the job be found by these tags."""
     if tags:
-        c.execute(insert(job_tags), [{"job_id": job_id, "tag": tag} for tag in dict.fromkeys(tags)])
+        c.execute(_INSERT_TAG, [{"job_id": job_id, "tag": tag} for tag in dict.fromkeys(tags)])
 
 
 def duplicate(c: Connection, spec: TrainingSpec, owner_id: str | None = None) -> Job | None:
@@ -223,13 +224,12 @@ def move(c: Connection, job: Job, to: JobStatus, *, reason: str, **values: Any) 
         **({"queued_at": now} if to == JobStatus.QUEUED else {}),
         **values,
     }
-    c.execute(
+    moved = c.execute(
         update(jobs)
         .where(jobs.c.id == job.id, jobs.c.status == job.status, jobs.c.token == job.token)
         .values(columns)
-        .returning(jobs.c.id)
+        .returning(jobs.c.worker_id, jobs.c.attempt)
     ).one()
-    moved = existing(c, job.id)
     data = {"from": job.status, "to": to, "reason": reason, "worker": moved.worker_id}
     events.append(c, job.id, "job.status", data, moved.attempt)
     return existing(c, job.id)

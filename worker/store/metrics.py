@@ -73,7 +73,8 @@ def resume(c: Connection, job_id: str, token: int, *, step: int) -> None:
     """
     # A checkpoint that a dying worker could not record is progress nevertheless.
     fruitless = case((jobs.c.checkpoint_step < step, 0), else_=jobs.c.fruitless_attempts)
-    held = attempts_store.hold(c, job_id, token, checkpoint_step=step, fruitless_attempts=fruitless)
+    statement = attempts_store.HOLD.values(fruitless_attempts=fruitless)
+    held = attempts_store.hold(c, job_id, token, statement, checkpoint_step=step)
     c.execute(
         update(attempts).where(attempts.c.job_id == job_id, attempts.c.number == held.attempt).values(first_step=step)
     )

@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, func, select
 
 from worker.jobs import JobStatus
+from worker.store import webhooks as webhook_store
 from worker.store.claims import claimable
 from worker.store.deliveries import DeliveryStatus
 from worker.store.domains import fits
 from worker.store.tables import jobs
-from worker.store.webhook_tables import deliveries
+from worker.store.webhook_tables import deliveries, webhooks
 from worker.store.workers import Worker
 
 
@@ -52,11 +53,11 @@ def num_deliveries(c: Connection) -> dict[DeliveryStatus, int]:
 
 
 def oldest_delivery_at(c: Connection) -> datetime | None:
-    """Since when the delivery waits that has waited longest, with all of its attempts."""
+    """Since when the delivery waits that has waited longest, with all of its attempts, of webhooks that receive any."""
     # By the column of the index: those that wait are those that are due some day.
-    found: datetime | None = c.execute(
-        select(func.min(deliveries.c.created_at)).where(deliveries.c.due_at.is_not(None))
-    ).scalar_one()
+    query = select(func.min(deliveries.c.created_at)).where(deliveries.c.due_at.is_not(None))
+    query = query.join(webhooks, webhooks.c.id == deliveries.c.webhook_id).where(webhook_store.receives())
+    found: datetime | None = c.execute(query).scalar_one()
     return found
 
 
@@ -73,7 +74,8 @@ def passed_over(c: Connection, worker: Worker, *, seconds: float) -> bool:
     """Whether a job that the worker could train has waited for so long."""
     since = datetime.now(UTC) - timedelta(seconds=seconds)
     domains = {"cpu": worker.cpu_domain, "cuda": worker.cuda_domain}
-    fitting = fits(worker.device, worker.threads, {device: name for device, name in domains.items() if name})
+    known = {device: name for device, name in domains.items() if name}
+    fitting = fits(worker.device, worker.threads, known, worker.gpus_per_slot)
     held_until = func.coalesce(jobs.c.not_before, jobs.c.queued_at)
     waiting = select(jobs.c.id).where(claimable(), fitting, jobs.c.queued_at < since, held_until < since)
     return c.execute(waiting.limit(1)).one_or_none() is not None

@@ -292,5 +292,6 @@ workers = Table(
     Column("last_seen_at", Timestamp, nullable=False),
     Column("cpu_domain", Text),
     Column("cuda_domain", Text),
+    Column("gpus_per_slot", Integer, nullable=False, server_default="1"),
     CheckConstraint(one_of("status", ["active", "draining", "stopped"]), name="status"),
 )

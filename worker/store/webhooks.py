@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, insert, or_, select, update
 from ulid import ULID
 
 from worker.store import event_log
@@ -55,6 +55,9 @@ class Webhook:
     @property
     def enabled(self) -> bool:
         return self.disabled_at is None
+
+
+_ANY_ENABLED = select(exists().where(webhooks.c.disabled_at.is_(None)))
 
 
 class WebhookNotFound(LookupError):
@@ -150,6 +153,11 @@ def remove(c: Connection, webhook_id: str) -> None:
     get(c, webhook_id)
     c.execute(delete(deliveries).where(deliveries.c.webhook_id == webhook_id))
     c.execute(delete(webhooks).where(webhooks.c.id == webhook_id))
+
+
+def any_enabled(c: Connection) -> bool:
+    """Whether there is a webhook that is not disabled; where there is none, nobody is to be told anything."""
+    return bool(c.execute(_ANY_ENABLED).scalar_one())
 
 
 def receives() -> ColumnElement[bool]:

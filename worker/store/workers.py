@@ -31,9 +31,21 @@ class Worker:
     cpu_domain: str | None
     """Determinism domain of its trainers on the CPU; None until it is found."""
     cuda_domain: str | None
+    gpus_per_slot: int
+    """That each slot's trainer sees, where there are any."""
 
 
-def register(c: Connection, *, worker_id: str, host: str, pid: int, device: str, slots: int, threads: int) -> None:
+def register(
+    c: Connection,
+    *,
+    worker_id: str,
+    host: str,
+    pid: int,
+    device: str,
+    slots: int,
+    threads: int,
+    gpus_per_slot: int = 1,
+) -> None:
     """Write a new worker, and forget those that were not seen for a day."""
     now = datetime.now(UTC)
     c.execute(delete(workers).where(workers.c.last_seen_at < now - FORGET_AFTER))
@@ -45,6 +57,7 @@ def register(c: Connection, *, worker_id: str, host: str, pid: int, device: str,
             device=device,
             slots=slots,
             threads=threads,
+            gpus_per_slot=gpus_per_slot,
             status="active",
             heartbeat=1,
             started_at=now,
