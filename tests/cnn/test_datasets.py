@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from cnn.datasets import CIFAR10, CIFAR100, LOCAL_TYPES, MNIST, Dataset, Digits, FashionMNIST
 from cnn.errors import DataCorrupt
 from cnn.events import Metrics, Result
+from cnn.fetch import fetch_fashion_mnist, install_files
 from cnn.formats import cifar
 from cnn.spec import TrainingSpec
 from cnn.training import train
@@ -88,9 +89,17 @@ def assert_is_what_info_says(dataset: Any, data_dir: Path) -> None:
     assert np.array_equal(again.train_images, data.train_images)
 
 
+@pytest.fixture
+def fashion_dir(tmp_path: Path) -> Path:
+    """A data directory with the files of Fashion-MNIST, which the system has or `make data` has fetched."""
+    found = fetch_fashion_mnist(Path(os.environ.get("EPOCHD_DATA_DIR", "epochd-data")), print)
+    install_files(found, tmp_path / "datasets" / "fashion_mnist")
+    return tmp_path
+
+
 @pytest.mark.parametrize("member", [FashionMNIST, Digits])
-def test_a_dataset_is_what_its_info_says(member: type[FashionMNIST | Digits], tmp_path: Path) -> None:
-    assert_is_what_info_says(member(), tmp_path)
+def test_a_dataset_is_what_its_info_says(member: type[FashionMNIST | Digits], fashion_dir: Path) -> None:
+    assert_is_what_info_says(member(), fashion_dir)
 
 
 @LOCAL
@@ -154,8 +163,8 @@ def test_files_of_another_dataset_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "datasets" / "mnist" / "decoded").exists()
 
 
-def test_fashion_mnist_is_the_real_one(tmp_path: Path) -> None:
-    data = FashionMNIST().load(tmp_path)
+def test_fashion_mnist_is_the_real_one(fashion_dir: Path) -> None:
+    data = FashionMNIST().load(fashion_dir)
     # The mean and deviation that are widely published for the 60,000 training images.
     assert data.train_images.mean() / 255 == pytest.approx(0.2860, abs=5e-5)
     assert data.train_images.std() / 255 == pytest.approx(0.3530, abs=5e-5)
