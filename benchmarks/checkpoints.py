@@ -1,6 +1,6 @@
 """What checkpoints cost a run: seconds of saving over the seconds of the run, at the interval that every run has.
 
-python benchmarks/checkpoints.py [--threads N] [--data-dir epochd-data]       some six minutes
+python benchmarks/checkpoints.py [--threads N] [--data-dir epochd-data]       some four minutes
 
 A small network (that of throughput.py) and torchvision's ResNet-18, both with Adam, whose two averages make a
 checkpoint three times as large as the weights, and four times where the best ones are older. Each trains whole epochs
@@ -30,7 +30,7 @@ from cnn.run import Run
 from cnn.spec import TrainingSpec
 from cnn.training import _steps, never  # the loop itself, with a hand on the run that says what a save took
 
-EPOCHS = {"small CNN": 3, "ResNet-18": 2}
+EPOCHS = {"small CNN": 3, "ResNet-18": 4}
 MODELS = {"small CNN": TUTORIAL["model"], "ResNet-18": {"type": "resnet18"}}
 
 
