@@ -24,6 +24,8 @@ from torch import Tensor
 from cnn.errors import CheckpointInvalid
 
 GENERATIONS = 2  # where the newest cannot be read, the one before it can
+EXPECTED_BYTES_PER_SECOND = 400e6
+"""How fast one is written to a disk of today, as long as nobody knows better."""
 TENSORS = "tensors.safetensors"
 STATE = "state.json"
 

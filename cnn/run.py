@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnn.batches import Batches
 from cnn.best_epoch import BestEpoch
-from cnn.checkpoints import generations, load, save, step_of
+from cnn.checkpoints import EXPECTED_BYTES_PER_SECOND, generations, load, save, step_of
 from cnn.data import Data
 from cnn.determinism import determinism_domain
 from cnn.distributed import GATHER, Ranks, Team
@@ -78,8 +78,8 @@ class Run:
         self._images_this_epoch = 0
         self.metrics: list[Metrics] = []
         self.step = 0
-        self.save_seconds = 0.0
-        self.save_bytes = 0
+        self.save_bytes = sum(tensor.nbytes for tensor in self._tensors().values())
+        self.save_seconds = self.save_bytes / EXPECTED_BYTES_PER_SECOND
         self._saved_step: int | None = None
         self.resumed_from: Path | None = None
         self._team: Team | None = None
@@ -232,9 +232,7 @@ class Run:
             return
         clock = Clock()
         self.gather()
-        tensors = self.learner.tensors() | self._best.tensors(step)
-        if self.gan:
-            tensors |= {f"gan.{name}": tensor for name, tensor in self.gan.tensors().items()}
+        tensors = self._tensors()
         state = {
             "identity": self._identity,
             "domain": determinism_domain(self.device),
@@ -249,6 +247,12 @@ class Run:
         self.save_bytes = sum(tensor.nbytes for tensor in tensors.values())
         self._saved_step = step
         yield Checkpoint(*self.position, path)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Those of a checkpoint: not copies."""
+        of_gan = self.gan.tensors() if self.gan else {}
+        best = self._best.tensors(self.job_step)
+        return self.learner.tensors() | best | {f"gan.{name}": tensor for name, tensor in of_gan.items()}
 
     def begin(self, resume_from: Path | None) -> Iterator[Event]:
         """Tell what the initial weights lacked, and go on from a checkpoint."""

@@ -27,8 +27,8 @@ from cnn.spec import TrainingSpec
 PROGRESS_SECONDS = 0.5
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_COSTS = 400
-"""Between two saves lies at least so many times what the last one took: a quarter of a percent, and those of a run's
-first half minute and its end leave it below half a percent, of a ResNet-18 in runs of some minutes."""
+"""Before a save lies at least so many times what the last one took, or the first one is expected to take: a quarter
+of a percent, which the save at a run's end leaves below half a percent, unless the run is hardly longer than that."""
 CHECKPOINT_MAX_SECONDS = 600.0
 """However long a save took, such as in a slow moment of the disk: no more work than this can be lost."""
 SMALL_CHECKPOINT_BYTES = 32 * 2**20
