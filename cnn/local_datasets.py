@@ -114,6 +114,10 @@ class ImageFolder(Local):
         return self.files().read()
 
 
+Layout = Literal["NHW", "NHWC", "NCHW"]
+"""Axes of an array of images: their number, height, width and channels."""
+
+
 class NPZ(Local):
     """A file of NumPy arrays: `train_images`, `train_labels`, `test_images`, `test_labels`; uint8 and integers from 0.
 
@@ -121,7 +125,7 @@ class NPZ(Local):
     """
 
     type: Literal["npz"] = "npz"
-    layout: Literal["NHW", "NHWC", "NCHW"] | None = None
+    layout: Layout | None = None
     """Axes of the images; null to tell them by the axis of 1 or 3 channels."""
     test_fraction: TestFraction | None = None
     """Share of the images of every class that is for testing, always the same ones."""

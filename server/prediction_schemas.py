@@ -11,7 +11,7 @@ MAX_BYTES = 2**24
 """Of all images of a request together."""
 ARRAY_SUFFIXES = (".npy", ".npz")
 Layout = Literal["NHW", "NHWC", "NCHW"]
-"""Axes of an array of images, as in a dataset of the type `npz`; an array of one image has no `N`."""
+"""Axes of an array of images, those of `cnn.local_datasets`, without which a client does; one image has no `N`."""
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 100
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from cnn.data import Data, Images, Labels, build_data, checked_labels, hold_out_test, number_names, split_counts
 from cnn.datasets import DatasetInfo
 from cnn.errors import DataCorrupt
+from cnn.local_datasets import Layout
 
-Layout = Literal["NHW", "NHWC", "NCHW"]
 MAX_HEADER_BYTES = 2**16 + 12
 """The largest header of version 1.0; NumPy parses none of more than 10,000 characters."""
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType
 
 from cnn.base import Spec
-from cnn.local_datasets import Side, TestFraction
+from cnn.local_datasets import Layout, Side, TestFraction
 
 Column = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -46,7 +46,7 @@ class NPZ(Spec):
     0), or with `test_fraction` with `images` and `labels`."""
 
     type: Literal["npz"] = "npz"
-    layout: Literal["NHW", "NHWC", "NCHW"] | None = None
+    layout: Layout | None = None
     """Axes of the images; null to tell them by the axis of 1 or 3 channels."""
     test_fraction: TestFraction | None = None
     """Share of the images of every class that is for testing; null when the file divides them."""

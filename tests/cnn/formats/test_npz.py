@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from cnn.errors import DataCorrupt
-from cnn.formats.npz import Layout, npz_info, read_npz
+from cnn.formats.npz import npz_info, read_npz
+from cnn.local_datasets import Layout
 from tests.cnn.formats.written import TEST_LABELS, TRAIN_LABELS, npz_file, pictures
 
 Array = np.ndarray[Any, Any]
