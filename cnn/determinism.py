@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cnn.native.library import used
@@ -15,6 +19,41 @@ def set_threads(threads: int) -> None:
     """
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def numerics(device: torch.device, precision: str, *, deterministic: bool) -> Iterator[None]:
+    """Meanwhile a GPU rounds factors to tensorfloat32 only where `precision` says so, and gives the same bytes again.
+
+    To be entered before the GPU has multiplied anything. On a CPU there is nothing to do.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.putenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS results depend on the stream's history
+    multiplied = "tf32" if precision == "tensorfloat32" else "ieee"
+    wanted = (deterministic, not deterministic, multiplied, multiplied)
+    before = _settings()
+    _set(*wanted)
+    # Of use to find reads of memory that nothing was written to, at the price of writing all of it once more.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        _set(*before)
+
+
+def _settings() -> tuple[bool, bool, str, str]:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    exact = torch.are_deterministic_algorithms_enabled()
+    return exact, cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision  # type: ignore[attr-defined]
+
+
+def _set(deterministic: bool, benchmark: bool, convolutions: str, products: str) -> None:
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.conv.fp32_precision = convolutions  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = products
 
 
 def determinism_domain(device: torch.device) -> dict[str, str | int]:

@@ -39,7 +39,7 @@ from torch import Tensor, distributed
 
 from cnn.checkpoints import load
 from cnn.data import Data
-from cnn.determinism import set_threads
+from cnn.determinism import numerics, set_threads
 from cnn.errors import TrainingError, is_out_of_memory
 from cnn.native import library
 from cnn.spec import TrainingSpec
@@ -122,7 +122,6 @@ class Ranks:
             "size": size,
             "threads": torch.get_num_threads(),
             "device": run.device.type,
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
             "native": library.used() is not None,
             "spec": run.spec.model_dump(mode="json"),
             "digest": data.digest,
@@ -254,25 +253,25 @@ def _follow(request: dict[str, Any], commands: queue.SimpleQueue[tuple[int, floa
     set_threads(request["threads"])
     if request["native"]:
         library.use(library.find())
-    torch.use_deterministic_algorithms(request["deterministic"], warn_only=True)
     device = torch.device(request["device"], request["rank"]) if request["device"] == "cuda" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     images, labels = (np.load(request[name], mmap_mode="c") for name in ("images", "labels"))
     data = Data(images, labels, images[:0], labels[:0], request["digest"])
     spec = TrainingSpec.model_validate_json(json.dumps(request["spec"]))
-    run = Run(spec, data, device, Path(request["init_weights"]) if request["init_weights"] else None)
-    if request["checkpoint"]:
-        checkpoint = Path(request["checkpoint"])
-        run.restore(checkpoint, *load(checkpoint, device))
-    os.write(1, READY)
-    run.join(Team(request["rank"], request["size"], device, Path(request["store"])), None)
-    while True:
-        step, lr = commands.get()
-        if step == GATHER:
-            run.gather()
-        else:
-            run.follow(step, lr)
+    with numerics(device, spec.training.precision, deterministic=spec.training.deterministic):
+        run = Run(spec, data, device, Path(request["init_weights"]) if request["init_weights"] else None)
+        if request["checkpoint"]:
+            checkpoint = Path(request["checkpoint"])
+            run.restore(checkpoint, *load(checkpoint, device))
+        os.write(1, READY)
+        run.join(Team(request["rank"], request["size"], device, Path(request["store"])), None)
+        while True:
+            step, lr = commands.get()
+            if step == GATHER:
+                run.gather()
+            else:
+                run.follow(step, lr)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cnn.feature_space import FeatureSpace
+from cnn.precision import FORMATS
 from cnn.transforms.features import Neighbors, nearest_class_by_class
 
 BATCH = 500
@@ -95,6 +96,7 @@ class FeatureTraining:
         return x
 
     def _changed(self, member: FeatureSpace, features: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
+        features = features.float() if features.dtype in FORMATS.values() else features
         if member.neighbors_from == "batch":
             return member.within_batch(features, labels, self._generator)
         split = self._splits[member.layer]

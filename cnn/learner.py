@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from cnn.fine_tuning import take_over
 from cnn.models import build_network, fit_statistics
 from cnn.optim.averaging import ExponentialMovingAverage
 from cnn.optim.gate import FiniteGate
+from cnn.precision import FORMATS, LossScale, lowered
 from cnn.randomness import StepGenerator, attach_generator
 from cnn.regularizers import Regularizer
 from cnn.seeds import derive_seed
 from cnn.spec import TrainingSpec
 from cnn.totals import Totals
-
-NEAR_ZERO = 1e-3
+from cnn.weight_statistics import weight_statistics
 
 
 class Learner:
@@ -75,6 +76,7 @@ class Learner:
         ema = spec.training.ema
         self._average = ExponentialMovingAverage(self._parameters, ema.decay) if ema else None
         self._gate = FiniteGate(len(self._parameters), device)
+        self._scale = LossScale() if spec.training.precision == "float16" else None
         self._buffers = list(self.network.buffers())
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._team: Team | None = None
@@ -127,26 +129,33 @@ class Learner:
             layer.eval()
         with self._spec.optimizer.gradient_point(self._optimizer):
             loss = self._accumulate_gradients(images, labels, samples, num_images or len(labels))
+            if self._scale:
+                torch._foreach_div_(_gradients(self._parameters), self._scale.value)
             with torch.no_grad():  # a graph from a gradient to its weight would be a cycle, and stay in memory
                 for regularizer, weights in self._regularized:
                     regularizer.add_gradient(weights, _gradients(weights))
         gradients = _gradients(self._parameters)
         norms = torch.stack(torch._foreach_norm(gradients))
         norm = vector_norm(norms)
+        if not (self._scale and self._scale.overflowed(loss, norm)):
+            self._follow(step, lr, loss, gradients, norm, norms)
+        self._gate.keep(self._good_buffers, self._buffers)
+        if self._average:
+            self._average.update(step, self._gate.alive)
+
+    def _follow(self, step: int, lr: float, loss: Tensor, gradients: list[Tensor], norm: Tensor, norms: Tensor) -> None:
+        """Change the weights by the gradients, which have these norms, unless something was not finite."""
         self.totals.add_step(norm)
         if self._spec.training.max_grad_norm is not None:
             torch._foreach_mul_(gradients, (self._spec.training.max_grad_norm / norm).clamp_(max=1))
         self._gate.inspect(step, loss, norm, norms)
         self._gate.shield(self._optimizer, gradients)
-        self._gate.keep(self._good_buffers, self._buffers)
         for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = scale * lr
         self._optimizer.step()
         with torch.no_grad():
             for regularizer, weights in self._regularized:
                 regularizer.project(weights)
-        if self._average:
-            self._average.update(step, self._gate.alive)
 
     def _accumulate_gradients(self, images: Tensor, labels: Tensor, samples: Tensor, num_images: int) -> Tensor:
         """The gradient of the mean loss over all samples, minibatch by minibatch; gives the sum of the losses."""
@@ -156,9 +165,10 @@ class Learner:
         sizes = self._sizes(num_images)
         rows = torch.split(samples, sizes)
         for (inputs, targets), places in zip(_minibatches(images, labels, sizes), rows, strict=True):
-            logits = self._features.forward(inputs, targets, places) if self._features else self.network(inputs)
+            logits = self._logits(inputs, targets, places)
             loss = self._loss(logits, targets)
-            torch.autograd.backward(loss, torch.full_like(loss, 1 / num_images))
+            weight = torch.full_like(loss, 1 / num_images)
+            torch.autograd.backward(loss, weight * self._scale.value if self._scale else weight)
             total += loss.detach()
             self.totals.add(loss.detach(), logits.detach(), targets)
         if self._team:
@@ -166,6 +176,14 @@ class Learner:
             self._team.add_up([*_gradients(self._parameters), total])
             self.totals.loss += total - own
         return total
+
+    def _logits(self, images: Tensor, targets: Tensor, samples: Tensor) -> Tensor:
+        with self._lowered():
+            logits = self._features.forward(images, targets, samples) if self._features else self.network(images)
+        return logits.float() if logits.dtype in FORMATS.values() else logits
+
+    def _lowered(self) -> AbstractContextManager[object]:
+        return lowered(self._spec.training.precision, self.totals.loss.device)
 
     def _sizes(self, num_images: int) -> int | list[int]:
         """Of the minibatches of an update with so many images on all ranks, as `torch.split` takes them."""
@@ -184,7 +202,7 @@ class Learner:
         Takes back what the failed step did to running statistics.
         """
         self._random.seek(epoch, step)
-        with self._spec.optimizer.gradient_point(self._optimizer):
+        with self._spec.optimizer.gradient_point(self._optimizer), self._lowered():
             layer = self._first_bad_output(images, labels)
         for buffer, good in zip(self._buffers, self._good_buffers, strict=True):
             buffer.copy_(good)
@@ -213,20 +231,13 @@ class Learner:
         """What the regularizers add to the loss at W."""
         return float(sum(regularizer.value(weights) for regularizer, weights in self._regularized))
 
-    @torch.no_grad()
     def weight_statistics(self) -> dict[str, float]:
-        """Of the weights of all convolutions and dense layers at W: their norm, the shares that are 0 or nearly so."""
-        weights = list(self._matrices.values())
-        if not weights:
-            return {}
-        number = sum(weight.numel() for weight in weights)
-        zero = torch.stack([(weight == 0).sum() for weight in weights]).sum()
-        near_zero = torch.stack([(weight.abs() < NEAR_ZERO).sum() for weight in weights]).sum()
-        return {
-            "weight_norm": float(vector_norm(torch.stack(torch._foreach_norm(weights)).double())),
-            "zero_share": int(zero) / number,
-            "near_zero_share": int(near_zero) / number,
-        }
+        """Of the weights of all convolutions and dense layers at W."""
+        return weight_statistics(list(self._matrices.values()))
+
+    def loss_scale(self) -> dict[str, float]:
+        """Of float16; empty in other precisions."""
+        return {"loss_scale": self._scale.value} if self._scale else {}
 
     def tensors(self) -> dict[str, Tensor]:
         """The complete state between two updates: not copies."""
@@ -237,6 +248,8 @@ class Learner:
                 tensors[f"optimizer.{name}.{key}"] = tensor
         if self._average:
             tensors |= {f"average.{name}": a for name, a in zip(self._names, self._average.averages, strict=True)}
+        if self._scale:
+            tensors |= {f"loss_scale.{key}": tensor for key, tensor in self._scale.tensors().items()}
         if self._features:
             tensors |= {f"features.{key}": tensor for key, tensor in self._features.tensors().items()}
         return tensors
@@ -254,6 +267,8 @@ class Learner:
         if self._average:
             for name, average in zip(self._names, self._average.averages, strict=True):
                 average.copy_(tensors[f"average.{name}"])
+        if self._scale:
+            self._scale.restore(_below("loss_scale.", tensors))
         if self._features:
             self._features.restore(_below("features.", tensors))
         for good, buffer in zip(self._good_buffers, self._buffers, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from cnn.batches import Batches
@@ -68,7 +69,7 @@ class Run:
         self._num_steps = training.epochs * self._batches.per_epoch
         self.gan = GanTraining.of(spec, *split_on_device, self._num_steps)
         self._batches.mixture = self.gan.mixture if self.gan else None
-        self._identity = {"spec": hashlib.sha256(spec.model_dump_json().encode()).hexdigest(), "data": data.digest}
+        self._identity = {"spec": spec.model_dump(mode="json"), "data": data.digest}
         if self.learner.transfer:
             self._identity["init_weights"] = self.learner.transfer.sha256
         self._patience = spec.early_stopping.build() if spec.early_stopping else None
@@ -190,6 +191,7 @@ class Run:
             if score.top5_accuracy is not None:
                 values["val_top5_accuracy"] = score.top5_accuracy
         values |= {"lr": self._lr(), "penalty": self.learner.penalty(), **self.learner.weight_statistics()}
+        values |= self.learner.loss_scale()
         self._best.update(values, self.epoch, self.job_step, weights)
         if self._patience:
             self._patience.update(values[self._patience.spec.monitor])
@@ -284,10 +286,19 @@ class Run:
             return
         raise CheckpointInvalid(f"no checkpoint in {path.parent} up to {path.name} can be read")
 
+    def _not_of_this_run(self, identity: dict[str, Any]) -> list[str]:
+        """What of the run that wrote a checkpoint is another; its spec may lack fields that have been added since."""
+        try:
+            spec = TrainingSpec.model_validate_json(json.dumps(identity["spec"]))
+        except ValidationError:
+            return ["spec"]
+        same = identity | {"spec": spec.model_dump(mode="json")}
+        return sorted(name for name in same.keys() | self._identity if same.get(name) != self._identity.get(name))
+
     def restore(self, path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Take over the state of the checkpoint `path`. Raises CheckpointInvalid when it is another run's."""
-        if state["identity"] != self._identity:
-            raise CheckpointInvalid(f"{path} belongs to {state['identity']}, this run is {self._identity}")
+        if others := self._not_of_this_run(state["identity"]):
+            raise CheckpointInvalid(f"{path} belongs to a run with other {' and '.join(others)}")
         self.step = step_of(path) - state["gan_step"]
         self.learner.restore(tensors)
         if self.gan:

@@ -68,8 +68,16 @@ class Training(Spec):
     """Where to train; `auto` takes a GPU when the worker has one."""
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs, or processes on a CPU, that share the work of every minibatch."""
-    precision: Literal["float32"] = "float32"
-    """Number format of weights and activations."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16", "float16"] = "float32"
+    """Number format of what convolutions and dense layers compute in training, and of the activations between them.
+
+    `tensorfloat32` rounds what a GPU multiplies to 10 bits of fraction, also in evaluations; on a CPU it is float32.
+    `bfloat16` and `float16` take half the memory, float16 with a dynamic loss scale (Micikevicius et al., ICLR 2018); a
+    CPU without instructions for them computes them many times slower than float32. Weights, losses, gradients, updates,
+    evaluations and GANs stay float32."""
+    deterministic: bool = True
+    """Whether equal runs give equal bytes on a GPU, too; false lets it choose algorithms by timing, and sum in any
+    order. A CPU always gives equal bytes."""
     accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Minibatches whose gradients are averaged for one step."""
     drop_last: bool = True

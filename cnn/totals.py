@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,8 @@ class Totals:
         values = {"train_loss": self.loss.item() / seen, "train_accuracy": int(self.correct.item()) / seen}
         if self._has_top5:
             values["train_top5_accuracy"] = int(self.in_top5.item()) / seen
-        return values | {"grad_norm": self.grad_norm.item() / int(self.steps.item())}
+        steps = int(self.steps.item())  # 0 where all of them overflowed
+        return values | {"grad_norm": self.grad_norm.item() / steps if steps else math.inf}
 
     def tensors(self) -> dict[str, Tensor]:
         """All sums: not copies."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnn.contact_sheet import contact_sheet
 from cnn.data import Data
-from cnn.determinism import determinism_domain
+from cnn.determinism import determinism_domain, numerics
 from cnn.distributed import Ranks, shared_threads
 from cnn.errors import Diverged, TrainingError
 from cnn.events import Artifact, Event, Phase, Result, Stopped, Warning_
@@ -70,11 +70,15 @@ def train(
         raise TrainingError(
             "initial_weights_missing", f"the weights of {spec.training.init_from} are not at hand", "platform"
         )
-    with shared_threads(spec.training.devices):
-        run = Run(spec, data, torch.device(device), init_weights)
+    training, place = spec.training, torch.device(device)
+    exactness = numerics(place, training.precision, deterministic=training.deterministic)
+    with shared_threads(training.devices), exactness:
+        run = Run(spec, data, place, init_weights)
+        if place.type == "cuda" and not training.deterministic:
+            yield Warning_("training.deterministic is false: another run of this spec will differ in its last bits")
         yield from run.begin(resume_from)
         try:
-            with Ranks(run, data, init_weights) if spec.training.devices > 1 else nullcontext():
+            with Ranks(run, data, init_weights) if training.devices > 1 else nullcontext():
                 yield from _stages(run, checkpoints, stop)
         except Diverged as error:
             if artifacts:

@@ -159,7 +159,6 @@ def trainer_environment(*, threads: int, gpu: str | None) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",  # NumPy's: it would start threads at its import, and the launcher must have one
         "CUDA_VISIBLE_DEVICES": gpu or "",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS results depend on the stream's history
     }
 
 

@@ -130,12 +130,10 @@ def _prepare_torch(threads: int, device: str, native: bool, channel: Channel) ->
     if torch.get_num_threads() != threads:
         message = f"the job trains with {threads} threads, but torch takes {torch.get_num_threads()}"
         raise TrainingError("internal", message, "platform", "the operation that came before is a defect")
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            message = "the job was claimed for a GPU, but torch finds none that it can use"
-            hint = "check the driver and the installed torch build on the worker"
-            raise TrainingError("device_unavailable", message, "platform", hint)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    if device == "cuda" and not torch.cuda.is_available():
+        message = "the job was claimed for a GPU, but torch finds none that it can use"
+        hint = "check the driver and the installed torch build on the worker"
+        raise TrainingError("device_unavailable", message, "platform", hint)
     determinism = determinism_domain(torch.device(device))
     channel.send("started", pid=os.getpid(), threads=threads, device=device, determinism=determinism)
 

@@ -20,7 +20,7 @@ class Network(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         normalization, *layers = self.children()
         x: Tensor = normalization(input)
-        library = None if torch.onnx.is_in_onnx_export() else used()
+        library = None if torch.onnx.is_in_onnx_export() or torch.is_autocast_enabled("cpu") else used()
         block = FirstBlock.of(layers) if library and _is_plain(x) and not x.requires_grad else None
         if library and block:
             x, layers = block.apply(library, x), layers[block.length :]

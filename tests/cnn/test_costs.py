@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from cnn import costs, evaluation
 from cnn.base import FLOAT_BYTES
@@ -13,6 +16,8 @@ from cnn.batches import Batches
 from cnn.costs import MEGABYTE, memory, num_steps, steps_per_epoch, work
 from cnn.data import Data
 from cnn.learner import Learner
+from cnn.models import build_network
+from cnn.precision import lowered
 from cnn.spec import TrainingSpec
 from tests.cnn.plain import BATCH, small_spec
 
@@ -100,6 +105,32 @@ def test_an_evaluation_holds_the_input_of_a_residual_block_while_its_branch_work
     image = FLOAT_BYTES * 8 * 8 * 8 * costs.EVALUATION_BATCH
     assert memory(plain).evaluation == costs.REPORT_BYTES + 2 * image
     assert memory(residual).evaluation == costs.REPORT_BYTES + 3 * image
+
+
+@pytest.mark.parametrize("model", ["vgg_small", "resnet", "fast_net"])
+def test_activations_in_half_precision_are_what_autograd_keeps(model: str) -> None:
+    chosen = [
+        spec(dataset={"type": "cifar10"}, model={"type": model}, training={"batch_size": 16, "precision": precision})
+        for precision in ("float32", "bfloat16")
+    ]
+    network = build_network(chosen[0])
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    with saved_tensors_hooks(keep, lambda tensor: tensor), lowered("bfloat16", torch.device("cpu")):
+        network(images)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
+    measured = sum(size for place, size in storages.items() if place not in weights)
+    expected = [memory(one) for one in chosen]
+    copies = (expected[1].weights - expected[0].weights) / chosen[0].plan().weight_bytes
+    assert copies == costs.HALF_WEIGHTS
+    of_weights = costs.HALF_WEIGHTS * chosen[0].plan().weight_bytes
+    assert abs((measured - of_weights) / expected[1].activations - 1) < 0.15
 
 
 def test_total_is_the_sum_of_the_parts() -> None:

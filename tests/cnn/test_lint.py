@@ -117,6 +117,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
         "max_norm_on_output",
         "/regularizers/0/layers",
     ),
+    (spec(training={"precision": "float16", "device": "cpu"}), "slow_precision", "/training/precision"),
     (spec(optimizer={"type": "adamw"}), "decay_on_normalization", "/optimizer/weight_decay"),
     (spec(optimizer={"type": "muon"}), "decay_on_normalization", "/optimizer/partner/weight_decay"),
     (
@@ -129,6 +130,8 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 
 SOUND = [
     CLEAN,
+    spec(training={"precision": "bfloat16", "device": "cpu"}),
+    spec(training={"precision": "float16"}),
     spec(DROPOUT, CONV, {"type": "layer_norm"}, RELU, *HEAD),
     spec({**DROPOUT, "keep_prob": 1.0}, CONV, NORM, RELU, *HEAD),
     spec({**CONV, "bias": True}, RELU, NORM, *HEAD),

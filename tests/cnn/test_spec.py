@@ -81,7 +81,13 @@ def the_error(spec: dict[str, Any]) -> tuple[str, str]:
 def test_the_written_spec_is_its_own_resolved_form_but_for_names_and_defaults() -> None:
     spec = TrainingSpec.model_validate(DESIGN)
     resolved = spec.model_dump(mode="json")
-    assert resolved["training"] == {**DESIGN["training"], "devices": 1, "frozen": [], "test_time_augmentation": None}
+    assert resolved["training"] == {
+        **DESIGN["training"],
+        "devices": 1,
+        "deterministic": True,
+        "frozen": [],
+        "test_time_augmentation": None,
+    }
     assert resolved["model"]["layers"][0]["stride"] == 1
     names = [layer["name"] for layer in resolved["model"]["layers"]]
     assert names == ["conv1", "batch_norm1", "relu1", "max_pool2d1", "flatten1", "fc1", "relu2", "dropout1", "linear2"]
