@@ -5,7 +5,8 @@ python benchmarks/augmentation.py [--threads N] [--rounds 10] [--only NAME ...]
 Every image gets parameters of its own: v2 draws them once a call, so that it is called image by image. Batches of uint8
 go in and batches of float32 come out, as a network takes them: epochd and v2 keep uint8 where they can, and what is
 still uint8 at the end is converted at once; kornia works on floats from the beginning. kornia is left out, which the
-table says, where it is not installed (`pip install kornia`).
+table says, where it is not installed (`pip install kornia`). Where `python -m cnn.native` has compiled kernels, epochd
+interpolates with them, as it does in training.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from typing import Any
 import torch
 from alternation import Rates, alternate, table, write
 from pydantic import TypeAdapter
+from throughput import KERNELS_MISSING
 from torch import Tensor
 from torchvision.transforms import v2
 
 from cnn.augmentation import Augmentation, build_augmentation
+from cnn.native import library
 from cnn.transforms.draws import Draws
 
 SHAPES = {(1, 28, 28): 128, (3, 32, 32): 128, (3, 224, 224): 32}
@@ -36,6 +39,9 @@ FREED = 7 * 2**20
 """Float32 values of a block that is freed before all else, as in training: glibc's malloc keeps what it gets back once
 it got back a block of up to 32 MiB, and otherwise gives the pages of results to the system, to take them again."""
 HAS_KORNIA = importlib.util.find_spec("kornia") is not None
+KERNELS_USED = (
+    "epochd interpolates (affine, resized crop, perspective) with the kernels that `python -m cnn.native` compiles."
+)
 SIZE = "size"
 """Stands for height and width of the images in the arguments of v2 and kornia."""
 
@@ -169,8 +175,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.zeros(FREED).add_(1)
+    kernels = library.find()
+    library.use(kernels)
     peers = f"torchvision {version('torchvision')}, kornia {version('kornia') if HAS_KORNIA else 'is not installed'}."
-    tables, notes = [], [f"Images per second, uint8 in, float32 out; ratios are medians over the rounds. {peers}"]
+    explained = f"Images per second, uint8 in, float32 out; ratios are medians over the rounds. {peers}"
+    tables, notes = [], [explained, KERNELS_USED if kernels else KERNELS_MISSING]
     for shape, batch in SHAPES.items():
         images = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8)
         names = [name for name in arguments.only if shape[0] == 3 or name not in NEEDS_COLOUR]

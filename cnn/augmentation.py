@@ -92,6 +92,14 @@ class ImageStep(NamedTuple):
     apply: Callable[[Tensor, Draws], Tensor]
     in_chunks: bool
     """Whether it takes so many passes over the images that a few of them at a time, in the cache, are faster."""
+    warps: bool = False
+    """Whether the compiled library, where it is used, does it in one pass."""
+
+    def takes_whole(self, images: Tensor) -> bool:
+        """Whether these are best given to it all at once."""
+        from cnn.native.library import used
+
+        return not self.in_chunks or (self.warps and used() is not None and images.device.type == "cpu")
 
 
 def check_augmentation(transforms: Sequence[Transform], shape: Shape) -> None:
@@ -147,10 +155,10 @@ def build_augmentation(transforms: Sequence[Transform], num_classes: int) -> Aug
     Targets are the labels, or probabilities (N, num_classes) where the list has a mixing transform.
     """
     steps = _steps([transform for transform in transforms if transform.stage is Stage.IMAGE])
-    whole = list(takewhile(lambda step: not step.in_chunks, steps))
     mixings = [transform for transform in transforms if isinstance(transform, Mixing)]
 
     def augment(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        whole = list(takewhile(lambda step: step.takes_whole(images), steps))
         images = _in_chunks(steps[len(whole) :], _in_turn(whole, images.contiguous(), draws), draws)
         if not mixings:
             return images, labels
@@ -233,10 +241,7 @@ def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
         return resample(images, motion, fill)
 
     def interpolate(images: Tensor, draws: Draws) -> Tensor:
-        import torch
-
-        from cnn.transforms.selection import change
-        from cnn.transforms.warping import motion_matrix, warp
+        from cnn.transforms.warping import motion_matrix, warp, warp_some
 
         size = (images.shape[2], images.shape[3])
         matrices = (
@@ -246,10 +251,6 @@ def _geometric(group: Sequence[PixelMove | Warp]) -> ImageStep:
             for transform in group
         )
         motion = reduce(matmul, matrices)
-        if not projective:
-            return warp(images, motion, fill)
-        moved = (motion != torch.eye(3, device=images.device)).flatten(1).any(dim=1)
-        floats = images.to(torch.float32, copy=True)
-        return change(floats, moved, lambda some, rows: warp(some, motion[rows], fill, projective=True))
+        return (warp_some if projective else warp)(images, motion, fill)
 
-    return ImageStep(gather, False) if len(moves) == len(group) else ImageStep(interpolate, True)
+    return ImageStep(gather, False) if len(moves) == len(group) else ImageStep(interpolate, True, warps=True)

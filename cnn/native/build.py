@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import os
@@ -17,6 +18,7 @@ import torch
 SOURCES = {
     Path(__file__).with_name("kernels.cpp"): ("-ffp-contract=fast",),
     Path(__file__).with_name("updates.cpp"): ("-ffp-contract=off", "-fno-math-errno"),
+    Path(__file__).with_name("warp.cpp"): ("-ffp-contract=off",),
 }
 """Each with the flags that it alone is compiled with."""
 FOLDER = Path(__file__).with_name("__pycache__")
@@ -64,8 +66,17 @@ def build(folder: Path = FOLDER) -> Path:
             _run(compiler, *FLAGS, *flags, "-c", str(source), "-o", compiled[-1])
         # Linked by hand: -fopenmp would add the compiler's OpenMP to torch's, and two pools of threads fight.
         _run(compiler, "-shared", "-s", *compiled, str(_openmp_of_torch()), "-o", str(linked))
+        _load(linked)
         os.replace(linked, path)
     return path
+
+
+def _load(path: Path) -> None:
+    """What another compiler than GCC makes of the pragmas may need an OpenMP library that is not torch's."""
+    try:
+        ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"what was compiled does not go with torch's OpenMP library: {error}") from error
 
 
 def _run(*command: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnn.native.build import FOLDER, library_path
 from cnn.native.updates import Updates
+from cnn.native.warp import Warping
 
 KERNELS = frozenset({(3, 1), (3, 2), (3, 3), (5, 1), (5, 2)})
 """Sides and input channels of the filters for which there is one: those of `dispatch` in `kernels.cpp`."""
@@ -47,12 +48,13 @@ class Pooling(ctypes.Structure):
 
 
 class Library:
-    """What `kernels.cpp` and `updates.cpp` were compiled to."""
+    """What `kernels.cpp`, `updates.cpp` and `warp.cpp` were compiled to."""
 
     def __init__(self, path: Path) -> None:
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         functions = ctypes.CDLL(str(path))
         self.updates = Updates(functions)
+        self.warping = Warping(functions)
         self._lanes = functions.lanes()
         self._forward, self._backward = functions.forward_block, functions.backward_block
         for function in (self._forward, self._backward):

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cnn.native.library import used
 from cnn.transforms.sampling import Motion
+from cnn.transforms.selection import change
 
 
 def stacked(rows: Sequence[Sequence[Tensor | float]], like: Tensor) -> Tensor:
@@ -80,6 +82,9 @@ def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool 
     Outside the source everything has the value `fill`. There is no low-pass filter before an image is made smaller.
     Where a matrix may have another last row than (0, 0, 1), say so with `projective`.
     """
+    library = used()
+    if library and library.warping.takes(images, matrices):
+        return library.warping.apply(images, matrices, fill, projective=projective)
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
@@ -100,3 +105,13 @@ def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool 
     source = images.float() - fill if fill else images.float()
     result = torch.nn.functional.grid_sample(source, grid, padding_mode="zeros", align_corners=False)
     return result.add_(fill) if fill else result
+
+
+def warp_some(images: Tensor, matrices: Tensor, fill: float = 0) -> Tensor:
+    """As a projective `warp` of images of which many stay as they are."""
+    library = used()
+    if library and library.warping.takes(images, matrices):
+        return library.warping.apply(images, matrices, fill, projective=True)  # which only copies those
+    moved = (matrices != torch.eye(3, device=images.device)).flatten(1).any(dim=1)
+    floats = images.to(torch.float32, copy=True)
+    return change(floats, moved, lambda some, rows: warp(some, matrices[rows], fill, projective=True))

@@ -33,6 +33,17 @@ def test_a_compiler_that_refuses_is_quoted_and_nothing_is_left(tmp_path: Path, m
     assert not list((tmp_path / "native").iterdir())
 
 
+@pytest.mark.usefixtures("folder")  # where there is a compiler
+def test_what_cannot_be_loaded_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clang's calls, for one, are those of an OpenMP library of its own."""
+    source = tmp_path / "source.cpp"
+    source.write_text('extern "C" void __kmpc_fork_call(); extern "C" void pool() { __kmpc_fork_call(); }')
+    monkeypatch.setattr(build, "SOURCES", {source: ()})
+    with pytest.raises(BuildError, match="OpenMP library: .* undefined symbol: __kmpc_fork_call"):
+        build.build(tmp_path / "native")
+    assert not list((tmp_path / "native").iterdir())
+
+
 def test_torch_may_lie_in_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     rest = "7f31a7e00000-7f31a7e28000 r--p 00000000 fe:01 4711                       "
@@ -54,7 +65,7 @@ def test_equal_builds_are_equal_to_the_byte(folder: Path, tmp_path: Path) -> Non
     assert Library(library_path(tmp_path)).digest == Library(library_path(folder)).digest
 
 
-@pytest.mark.parametrize("name", ["kernels.cpp", "updates.cpp"])
+@pytest.mark.parametrize("name", ["kernels.cpp", "updates.cpp", "warp.cpp"])
 def test_another_source_flag_or_cpu_needs_another_library(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,13 @@ def test_so_are_they_with_every_optimizer_and_regularizer(name: str, digits: Dat
     check_that_bytes_stay_when_it_is_interrupted(spec, digits, tmp_path)
 
 
+@pytest.mark.usefixtures("native", "threads")
+def test_so_are_they_with_images_that_are_resampled(digits: Data, tmp_path: Path) -> None:
+    resampling = [{"type": "rotate"}, {"type": "horizontal_flip"}, {"type": "brightness"}, {"type": "perspective"}]
+    spec = small_spec(augmentation=resampling, training={"epochs": 2, "batch_size": 100})
+    check_that_bytes_stay_when_it_is_interrupted(spec, digits, tmp_path)
+
+
 @pytest.mark.usefixtures("native")
 def test_so_are_they_of_a_gan(digits: Data, tmp_path: Path) -> None:
     check_that_bytes_stay_when_it_is_interrupted(spec_with(), digits, tmp_path)
