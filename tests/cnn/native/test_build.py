@@ -39,7 +39,7 @@ def test_what_cannot_be_loaded_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
     source = tmp_path / "source.cpp"
     source.write_text('extern "C" void __kmpc_fork_call(); extern "C" void pool() { __kmpc_fork_call(); }')
     monkeypatch.setattr(build, "SOURCES", {source: ()})
-    with pytest.raises(BuildError, match="OpenMP library: .* undefined symbol: __kmpc_fork_call"):
+    with pytest.raises(BuildError, match=r"OpenMP library: .* undefined symbol: __kmpc_fork_call"):
         build.build(tmp_path / "native")
     assert not list((tmp_path / "native").iterdir())
 
