@@ -137,12 +137,13 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {threads} threads; torch {torch.__version__}; {today}"
 
 
-def write(name: str, title: str, tables: Sequence[str], notes: Sequence[str] = ()) -> None:
-    """Print the tables, and write them to results/<name>.md."""
+def write(name: str, title: str, tables: Sequence[str], notes: Sequence[str] = (), *, keep: bool = True) -> None:
+    """Print the tables, and write them to results/<name>.md, unless they are not to be kept."""
     text = "\n\n".join([f"# {title}", machine(), *filter(None, notes), *tables]) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

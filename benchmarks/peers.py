@@ -40,14 +40,17 @@ Loader = DataLoader[tuple[Tensor, int]]
 class Pictures(Dataset[tuple[Tensor, int]]):
     """A dataset as in the tutorials: one PIL image, its transforms, one tensor."""
 
-    def __init__(self, data: Data, num_images: int) -> None:
-        self._images, self._labels = data.train_images[:num_images, 0], data.train_labels[:num_images]
+    def __init__(
+        self, data: Data, num_images: int, *, padding: int = 2, normalize: tuple[v2.Transform, ...] = NORMALIZE
+    ) -> None:
+        images, self._labels = data.train_images[:num_images], data.train_labels[:num_images]
+        self._images = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
         self._transform = v2.Compose(
             [
-                v2.RandomCrop(28, padding=2),
+                v2.RandomCrop(images.shape[2:], padding=padding),
                 v2.RandomHorizontalFlip(),
                 v2.ToImage(),
-                *NORMALIZE,
+                *normalize,
             ]
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -25,13 +26,14 @@ FOLDER = "model"
 
 
 def golden(network: nn.Module, weights: Mapping[str, Tensor], images: NDArray[np.uint8]) -> dict[str, bytes]:
-    """Some images and torch's logits for them, as the bytes of two `.npy` files."""
+    """Some images and torch's logits for them on a CPU, as the bytes of two `.npy` files."""
     chosen = np.ascontiguousarray(images[:NUM_GOLDEN])
+    if next(iter(weights.values())).device.type != "cpu":  # which may round factors to tensorfloat32
+        network, weights = copy.deepcopy(network).cpu(), {name: tensor.cpu() for name, tensor in weights.items()}
     training = network.training
     network.eval()
-    device = next(iter(weights.values())).device
     with torch.inference_mode():
-        logits = functional_call(network, dict(weights), (torch.from_numpy(chosen).to(device),)).cpu().numpy()
+        logits = functional_call(network, dict(weights), (torch.from_numpy(chosen),)).numpy()
     network.train(training)
     return {"golden_images.npy": _npy(chosen), "golden_logits.npy": _npy(logits)}
 

@@ -205,11 +205,12 @@ class Perspective(Warp):
     def matrix(self, draws: Draws, size: tuple[int, int]) -> Tensor:
         import torch
 
+        from cnn.transforms.constants import constant
         from cnn.transforms.warping import perspective
 
         moved = draws.uniform(0, self.distortion_scale, 4, 2)
-        corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], device=moved.device)
-        half = torch.tensor([size[1] / 2, size[0] / 2], device=moved.device)
-        matrices = perspective(corners * half * (1 - moved), size)
+        x, y = size[1] / 2, size[0] / 2
+        corners = constant(((-x, -y), (x, -y), (x, y), (-x, y)), moved.device)
+        matrices = perspective(corners * (1 - moved), size)
         identity = torch.eye(3, device=moved.device)
         return torch.where(draws.chance(self.p)[:, None, None], matrices, identity)

@@ -15,7 +15,7 @@ from torch.linalg import vector_norm
 from cnn.distributed import Team
 from cnn.feature_space import FeatureSpace
 from cnn.feature_training import FeatureTraining
-from cnn.fine_tuning import take_over
+from cnn.fine_tuning import OWN, take_over
 from cnn.models import build_network, fit_statistics
 from cnn.optim.averaging import ExponentialMovingAverage
 from cnn.optim.gate import FiniteGate
@@ -59,8 +59,10 @@ class Learner:
         self._random = StepGenerator(device, spec.training.seed, "layers")
         attach_generator(self.network, self._random.generator)
         members = [entry for entry in spec.augmentation if isinstance(entry, FeatureSpace)]
-        split = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-        self._features = FeatureTraining(self.network, members, *split, self._random.generator) if members else None
+        self._features: FeatureTraining | None = None
+        if members:
+            split = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+            self._features = FeatureTraining(self.network, members, *split, self._random.generator)
         self._frozen = [self.network.get_submodule(name) for name in spec.frozen_layers]
         for layer in self._frozen:
             layer.requires_grad_(False)
@@ -77,7 +79,7 @@ class Learner:
         self._average = ExponentialMovingAverage(self._parameters, ema.decay) if ema else None
         self._gate = FiniteGate(len(self._parameters), device)
         self._scale = LossScale() if spec.training.precision == "float16" else None
-        self._buffers = list(self.network.buffers())
+        self._buffers = [buffer for name, buffer in self.network.named_buffers() if not name.startswith(OWN)]
         self._good_buffers = [buffer.clone() for buffer in self._buffers]
         self._team: Team | None = None
 
@@ -149,7 +151,7 @@ class Learner:
         if self._spec.training.max_grad_norm is not None:
             torch._foreach_mul_(gradients, (self._spec.training.max_grad_norm / norm).clamp_(max=1))
         self._gate.inspect(step, loss, norm, norms)
-        self._gate.shield(self._optimizer, gradients)
+        self._gate.shield(self._optimizer)
         for group, scale in zip(self._optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = scale * lr
         self._optimizer.step()
@@ -261,9 +263,8 @@ class Learner:
         for key, total in self.totals.tensors().items():
             total.copy_(tensors[f"totals.{key}"])
         for name, parameter in zip(self._names, self._parameters, strict=True):
-            state = _below(f"optimizer.{name}.", tensors)
-            laid_out = {key: _laid_out_like(parameter, tensor) for key, tensor in state.items()}
-            self._optimizer.state[parameter].update(laid_out)
+            for key, state in self._optimizer.state[parameter].items():
+                state.copy_(tensors[f"optimizer.{name}.{key}"])
         if self._average:
             for name, average in zip(self._names, self._average.averages, strict=True):
                 average.copy_(tensors[f"average.{name}"])
@@ -294,10 +295,3 @@ def _gradients(weights: Iterable[Tensor]) -> list[Tensor]:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
-def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The fused optimizers walk through memory: a state must have the strides of its parameter, not only its shape."""
-    if tensor.shape != parameter.shape:
-        return tensor.clone()
-    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -135,6 +135,6 @@ class LocalResponseNorm(Layer):
         return LayerCost(shape, keeps_input=True, kept_bytes=FLOAT_BYTES * kept)
 
     def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
+        from cnn.nn.deterministic import LocalResponseNorm as Module
 
-        return nn.LocalResponseNorm(self.size, alpha=self.alpha, beta=self.beta, k=self.k)
+        return Module(self.size, alpha=self.alpha, beta=self.beta, k=self.k)

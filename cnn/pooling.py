@@ -96,9 +96,9 @@ class AdaptiveAvgPool2d(Layer):
         return LayerCost((channels, self.output_size, self.output_size), keeps_input=self.output_size > 1)
 
     def build(self, shape: Shape) -> nn.Module:
-        from torch import nn
+        from cnn.nn.deterministic import AdaptiveAvgPool2d as Module
 
-        return nn.AdaptiveAvgPool2d(self.output_size)
+        return Module(self.output_size)
 
 
 class GlobalAvgPool2d(Layer):
@@ -127,4 +127,5 @@ class GlobalMaxPool2d(Layer):
     def build(self, shape: Shape) -> nn.Module:
         from torch import nn
 
-        return nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        # Of torch's adaptive one the gradient is not deterministic on a GPU.
+        return nn.Sequential(nn.MaxPool2d((shape[1], shape[2])), nn.Flatten())

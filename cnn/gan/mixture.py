@@ -25,9 +25,15 @@ class Mixture:
         self._labels = labels
         self._share = share
         self._batch_size = batch_size
+        self._places: dict[int, Tensor] = {}
 
     def places(self, num_images: int) -> Tensor:
         """Those, in rising order, of the generated ones among `num_images`, those of one or more minibatches."""
+        if num_images not in self._places:  # to copy them to a GPU in every step would be to wait for it
+            self._places[num_images] = self._find_places(num_images)
+        return self._places[num_images]
+
+    def _find_places(self, num_images: int) -> Tensor:
         places = torch.arange(num_images)
         starts = places // self._batch_size * self._batch_size
         sizes = (num_images - starts).clamp(max=self._batch_size)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnn.native.updates import Rule
-from cnn.optim.base import ElementWise, count_up
+from cnn.optim.base import ElementWise, count_up, subtract
 
 
 class Adadelta(ElementWise):
@@ -39,7 +39,6 @@ class Adadelta(ElementWise):
     def update(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], *states: list[Tensor]
     ) -> None:
-        """The finite gate makes the gradients 0 where it is closed, and with them Δ."""
         squares, moved = states
         rho, eps = group["rho"], group["eps"]
         torch._foreach_mul_(squares, rho)
@@ -52,4 +51,4 @@ class Adadelta(ElementWise):
         torch._foreach_mul_(deltas, gradients)
         torch._foreach_mul_(moved, rho)
         torch._foreach_addcmul_(moved, deltas, deltas, value=1 - rho)
-        torch._foreach_add_(weights, deltas, alpha=-group["lr"])
+        subtract(weights, deltas, group["lr"], self.found_inf)

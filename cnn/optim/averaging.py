@@ -28,5 +28,6 @@ class ExponentialMovingAverage:
             torch._foreach_copy_(self.averages, self._weights)
             return
         differences = torch._foreach_sub(self._weights, self.averages)
-        torch._foreach_mul_(differences, (1 - self._decay) * alive)
+        share = ((1 - self._decay) * alive).to(differences[0].dtype)  # of another one, each is multiplied by itself
+        torch._foreach_mul_(differences, share)
         torch._foreach_add_(self.averages, differences)

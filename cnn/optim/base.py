@@ -76,6 +76,28 @@ class ElementWise(Optimizer):
         raise NotImplementedError
 
 
+def subtract(
+    weights: list[Tensor], updates: list[Tensor] | tuple[Tensor, ...], lr: float, found_inf: Tensor | None
+) -> None:
+    """W ← W - lr · update, but for weights that stay as they are, whatever the updates, where `found_inf` is 1."""
+    if found_inf is None:
+        torch._foreach_add_(weights, updates, alpha=-lr)
+        return
+    torch._fused_sgd_(
+        weights,
+        updates,
+        [],
+        weight_decay=0.0,
+        momentum=0.0,
+        lr=lr,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+        is_first_step=False,
+        found_inf=found_inf,
+    )
+
+
 def count_up(steps: list[Tensor]) -> None:
     """Add 1 to each: on the CPU a number would become a tensor for each of them, and take three times as long."""
     torch._foreach_add_(steps, [torch.ones_like(steps[0])] * len(steps))

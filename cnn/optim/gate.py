@@ -36,20 +36,22 @@ class FiniteGate:
         """1, or 0 once the gate is closed, on the device and in float64."""
         return 1 - self._closed.double()
 
-    def shield(self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> None:
+    def shield(self, optimizer: torch.optim.Optimizer) -> None:
         """When the gate is closed, make the optimizer's next step leave the weights as they are."""
-        # The fused optimizers of torch and those of this package skip the step where this is 1.
+        # The fused optimizers of torch and those of this package change no weight where this is 1.
         optimizer.found_inf = None if self._is_seen_open else self._closed.float()  # type: ignore[attr-defined]
-        if not self._is_seen_open:
-            for gradient in gradients:
-                gradient.masked_fill_(self._closed, 0)
 
     def keep(self, good: Sequence[Tensor], current: Sequence[Tensor]) -> None:
         """Copy `current` to `good`, unless the gate is closed."""
-        if not self._is_seen_open:
-            current = [torch.where(self._closed, target, source) for target, source in zip(good, current, strict=True)]
-        for target, source in zip(good, current, strict=True):
-            target.copy_(source)
+        if self._is_seen_open:
+            for target, source in zip(good, current, strict=True):
+                target.copy_(source)
+            return
+        for dtype in {tensor.dtype for tensor in good}:  # all at once: each operation costs a GPU's host some time
+            targets, sources = ([tensor for tensor in part if tensor.dtype == dtype] for part in (good, current))
+            old, new = (torch.cat([tensor.reshape(-1) for tensor in part]) for part in (targets, sources))
+            parts = torch.split(torch.where(self._closed, old, new), [target.numel() for target in targets])
+            torch._foreach_copy_(targets, [part.view(t.shape) for part, t in zip(parts, targets, strict=True)])
 
     @property
     def _is_seen_open(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnn.native.updates import Rule
-from cnn.optim.base import ElementWise
+from cnn.optim.base import ElementWise, subtract
 
 
 class Lion(ElementWise):
@@ -43,7 +43,5 @@ class Lion(ElementWise):
         torch._foreach_sign_(signs)
         if group["weight_decay"]:
             torch._foreach_add_(signs, weights, alpha=group["weight_decay"])
-        if self.found_inf is not None:
-            torch._foreach_mul_(signs, 1 - self.found_inf)
-        torch._foreach_add_(weights, signs, alpha=-group["lr"])
+        subtract(weights, signs, group["lr"], self.found_inf)
         torch._foreach_lerp_(momenta, gradients, 1 - beta2)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnn.native.library import used
 from cnn.native.updates import Layout, Rule
-from cnn.optim.base import ElementWise
+from cnn.optim.base import ElementWise, subtract
 
 
 class SGD(ElementWise):
@@ -74,6 +74,9 @@ class Momentum(ElementWise):
     def update(
         self, group: dict[str, Any], weights: list[Tensor], gradients: list[Tensor], *states: list[Tensor]
     ) -> None:
+        if not group["momentum"]:  # which torch's kernel refuses; nobody will look at the velocity
+            subtract(weights, gradients, group["lr"], self.found_inf)
+            return
         # Torch's kernel, which goes through memory once: B <- momentum B + (1 - dampening) g; W <- W - lr B.
         torch._fused_sgd_(
             weights,
@@ -123,6 +126,10 @@ class Nesterov(Momentum):
         library = used()
         if library and layout:
             library.updates.apply(Rule.LOOKAHEAD, layout, [places, weights, velocities], [momentum])
+            return
+        if weights[0].device.type != "cpu":  # where two passes through memory cost less than many small operations
+            torch._foreach_copy_(places, weights)
+            torch._foreach_add_(places, velocities, alpha=momentum)
             return
         for place, weight, velocity in zip(places, weights, velocities, strict=True):
             torch.add(weight, velocity, alpha=momentum, out=place)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from cnn.optim.base import Optimizer
+from cnn.optim.base import Optimizer, subtract
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic a x + b x³ + c x⁵, which sends singular values in (0, 1] to about 1 (0.7 to 1.2) in five rounds."""
@@ -50,9 +50,7 @@ class Muon(Optimizer):
             torch._foreach_add_(blended, momenta, alpha=group["momentum"])
             updates = [_direction(matrix) for matrix in blended]
             torch._foreach_add_(updates, weights, alpha=group["weight_decay"])
-            if self.found_inf is not None:
-                torch._foreach_mul_(updates, 1 - self.found_inf)
-            torch._foreach_add_(weights, updates, alpha=-group["lr"])
+            subtract(weights, updates, group["lr"], self.found_inf)
 
 
 class Pair(Optimizer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnn.transforms.constants import constant
 from cnn.transforms.selection import change
 
 LUMA = (0.2989, 0.587, 0.114)
@@ -72,8 +73,7 @@ def gamma(images: Tensor, exponent: Tensor) -> Tensor:
 
 def add_light(images: Tensor, coefficients: Tensor) -> Tensor:
     """Add 255 · Σ_i coefficient_i · λ_i · v_i, coefficients (N, 3), to each pixel, clamped."""
-    values = torch.tensor(EIGENVALUES, device=images.device)
-    vectors = torch.tensor(EIGENVECTORS, device=images.device)
+    values, vectors = constant(EIGENVALUES, images.device), constant(EIGENVECTORS, images.device)
     return (images + 255 * ((coefficients * values) @ vectors.T)[:, :, None, None]).clamp_(0, 255)
 
 

@@ -113,11 +113,25 @@ def operations(channels: int) -> tuple[Operation, ...]:
 
 
 def apply_drawn(images: Tensor, drawn: Tensor, strength: Tensor, reach: Reach, among: Sequence[Operation]) -> Tensor:
-    """Operation among[drawn[n]] with strength[n], in [-1, 1], on sample n; waits for the device."""
+    """Operation among[drawn[n]] with strength[n], in [-1, 1], on sample n.
+
+    On a CPU of the samples that drew it alone. Elsewhere of all samples: to ask how many did would be to wait for the
+    device.
+    """
+    if images.device.type != "cpu":
+        return _all_of_all(images, drawn, strength, reach, among)
     order = drawn.argsort(stable=True)
     counts = torch.bincount(drawn, minlength=len(among)).tolist()
     parts = zip(among, torch.split(images[order], counts), torch.split(strength[order], counts), strict=True)
     changed = [operation(part, its_strength, reach) for operation, part, its_strength in parts if len(part)]
     result = torch.empty_like(images)
     result[order] = torch.cat(changed)
+    return result
+
+
+def _all_of_all(images: Tensor, drawn: Tensor, strength: Tensor, reach: Reach, among: Sequence[Operation]) -> Tensor:
+    result = images
+    for number, operation in enumerate(among):
+        changed = operation(images, strength, reach)
+        result = torch.where((drawn == number)[:, None, None, None], changed, result)
     return result

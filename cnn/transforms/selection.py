@@ -17,7 +17,7 @@ def change(images: Tensor, chosen: Tensor, function: Callable[[Tensor, Tensor], 
     """
     if images.device.type != "cpu":
         everything = torch.arange(len(images), device=images.device)
-        return images.copy_(torch.where(chosen[:, None, None, None], function(images, everything), images))
+        return torch.where(chosen[:, None, None, None], function(images, everything), images)
     rows = chosen.nonzero()[:, 0]
     if len(rows) == len(images):
         return function(images, rows)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn.native.library import used
+from cnn.transforms.constants import constant
 from cnn.transforms.sampling import Motion
 from cnn.transforms.selection import change
 
@@ -57,14 +58,13 @@ def perspective(moved: Tensor, size: tuple[int, int]) -> Tensor:
 
     Corners are clockwise from the top left, as (x, y) in pixels from the middle.
     """
-    signs = torch.tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64, device=moved.device)
     ends = torch.nn.functional.pad(moved.double(), (0, 1), value=1)
-    starts = signs * torch.tensor([size[1] / 2, size[0] / 2], dtype=torch.float64, device=moved.device)
     # As coordinates of the plane take three points and their sum, up to factors: the fourth of a rectangle's is the
     # first less the second plus the third.
     first, second, third, fourth = ends.unbind(1)
     inverse = torch.linalg.cross(torch.stack([second, third, first], 1), torch.stack([third, first, second], 1))
-    basis = torch.nn.functional.pad(starts[:3], (0, 1), value=1) * torch.tensor([[1], [-1], [1]], device=moved.device)
+    x, y = size[1] / 2, size[0] / 2
+    basis = constant(((-x, -y, 1.0), (-x, y, -1.0), (x, y, 1.0)), moved.device, torch.float64)
     matrices: Tensor = (basis.T / (inverse @ fourth[:, :, None]).mT) @ inverse
     return (matrices / matrices[:, 2:, 2:]).float()
 
@@ -89,7 +89,7 @@ def warp(images: Tensor, matrices: Tensor, fill: float = 0, *, projective: bool 
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     # Coordinates of torch's grids reach from -1 to 1 between the outer edges of the image.
-    matrices = matrices * torch.tensor([[2 / width], [2 / height], [1]], device=images.device)
+    matrices = matrices * constant(((2 / width,), (2 / height,), (1.0,)), images.device)
 
     def product(rows: slice) -> Tensor:
         """These rows of the matrices times (x, y, 1) of every pixel, (N, rows, H, W): one addition a pixel."""

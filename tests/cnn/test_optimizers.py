@@ -238,7 +238,7 @@ def test_a_closed_gate_leaves_the_weights(name: str) -> None:
     before = [weight.detach().clone() for weight in weights]
     assert not any(torch.equal(weight, torch.ones_like(weight)) for weight in weights)
     for weight in weights:
-        weight.grad = torch.zeros_like(weight)
+        weight.grad = torch.full_like(weight, torch.nan)
     optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
     optimizer.step()
     assert all(torch.equal(weight, w) for weight, w in zip(weights, before, strict=True))
@@ -259,6 +259,8 @@ def first_steps(name: str, gradients: Iterable[float], **fields: Any) -> list[fl
 def test_first_steps_by_hand() -> None:
     assert first_steps("sgd", [2, -1], lr=0.1) == pytest.approx([0.8, 0.9], abs=1e-12)
     assert first_steps("momentum", [2, -1], lr=0.1, momentum=0.5) == pytest.approx([0.8, 0.8], abs=1e-12)
+    for name in ("momentum", "nesterov"):  # which without momentum are gradient descent
+        assert first_steps(name, [2, -1], lr=0.1, momentum=0) == pytest.approx([0.8, 0.9], abs=1e-12)
     # G: 9, 9 + 16.
     assert first_steps("adagrad", [3, 4], lr=0.1) == pytest.approx([0.9, 0.82], abs=1e-9)
     # γ = 0 keeps only the present: the step is μ times the sign, and not AdaGrad's.
