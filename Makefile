@@ -56,6 +56,7 @@ bench: .venv/installed-bench kernels data
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/time_to_accuracy.py --data-dir $(DATA_DIR)
 	$(BIN)/python -m benchmarks.server_overhead --data-dir $(DATA_DIR)
+	$(BIN)/python -m benchmarks.frozen_servers --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/checkpoints.py --data-dir $(DATA_DIR)
 
 # Hundreds of kills, some 20 minutes; --postgresql in ARGS does it on PostgreSQL.

@@ -1,6 +1,6 @@
 """What a job loses by going through the server, and what two jobs lose by training at once.
 
-    python -m benchmarks.server_overhead [--rounds 6] [--data-dir epochd-data]       some nine minutes
+    python -m benchmarks.server_overhead [--rounds 5] [--data-dir epochd-data]       some ten minutes
 
 Each round trains examples/fashion_fast.json on a part of the images: by `train()` in this process, as a posted job
 with all cores, alone with one thread on a worker of as many slots as cores, and one such job per slot at once. Images
@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from benchmarks.alternation import Gate, Rates, table, write
-from benchmarks.servers import epochd
+from benchmarks.servers import Running, epochd
 from cnn.determinism import set_threads
 from cnn.events import Metrics
 from cnn.native import library
@@ -104,7 +104,7 @@ def _seconds(job: Mapping[str, Any]) -> float:
 
 
 @contextmanager
-def server(data_dir: Path, slots: int) -> Iterator[httpx.Client]:
+def server(data_dir: Path, slots: int) -> Iterator[Running]:
     """With the datasets of `data_dir`, and one job behind it, so that the launcher is warm."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "data")
@@ -112,7 +112,7 @@ def server(data_dir: Path, slots: int) -> Iterator[httpx.Client]:
         (folder / "datasets").symlink_to((data_dir / "datasets").absolute())
         with epochd(folder, slots=slots, threads=CORES // slots) as running:
             posted(running.http, TrainingSpec.model_validate_json(WARM_UP.read_bytes()).model_dump(mode="json"))
-            yield running.http
+            yield running
 
 
 def measure(data_dir: Path, rounds: int, num_train: int) -> dict[str, list[Timing]]:
@@ -126,11 +126,11 @@ def measure(data_dir: Path, rounds: int, num_train: int) -> dict[str, list[Timin
     for number in range(1, rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             timings[BARE].append(bare(spec, data_dir, Path(folder)))
-        with server(data_dir, slots=1) as client:
-            timings[POSTED] += posted(client, body)
-        with server(data_dir, slots=CORES) as client:
-            timings[ALONE] += posted(client, body)
-            together = posted(client, body, CORES)
+        with server(data_dir, slots=1) as running:
+            timings[POSTED] += posted(running.http, body)
+        with server(data_dir, slots=CORES) as running:
+            timings[ALONE] += posted(running.http, body)
+            together = posted(running.http, body, CORES)
         seconds = max(timing.seconds for timing in together)
         total = sum(timing.images_per_second for timing in together)
         timings[TOGETHER].append(Timing(total, seconds, together[0].clean))
@@ -157,8 +157,8 @@ def comparison(rates: Rates, name: str, to: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server_overhead", description="The cost of the server.")
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--num-train", type=int, default=16_000, help="images of an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--num-train", type=int, default=32_000, help="images of an epoch")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
     set_threads(CORES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 from cnn.base import Items, Spec, spec_error
@@ -28,6 +28,8 @@ class CrossEntropy(Spec):
     The loss of a batch is the sum over its samples, divided by their number. Torch's `reduction="mean"` would divide
     by the sum of the labels' weights instead, so that what a rare class counts would depend on the batch it is in.
     """
+
+    model_config = ConfigDict(json_schema_extra=None)  # nothing needs the tag as long as there is no other loss
 
     type: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -71,7 +73,7 @@ class CrossEntropy(Spec):
         return len(labels) / (num_classes * counts.double())
 
 
-# With its second member this becomes a union with the discriminator `type`.
+# With its second member this becomes a union with the discriminator `type`, and its first one's `model_config` goes.
 Loss = TypeAliasType("Loss", CrossEntropy)
 
 
