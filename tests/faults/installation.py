@@ -20,7 +20,7 @@ from cnn.spec import TrainingSpec
 from tests.faults.clock import JumpingClock
 from tests.faults.history import Client
 from tests.faults.trainers import trainers
-from tests.integration.processes import alive, descendants, wait_until
+from tests.integration.processes import alive, descendants, freeze, wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery
 from worker.settings import Settings, child_environment
@@ -70,7 +70,8 @@ class Process:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        self.signal(signal.SIGSTOP)
+        sqlite = f"sqlite:///{self.environment['EPOCHD_DATA_DIR']}/epochd.db"
+        freeze(self.pid, self.environment.get("EPOCHD_DATABASE_URL", sqlite))
         try:
             yield
         finally:

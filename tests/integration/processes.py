@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 
@@ -13,6 +16,26 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15.0, pause: floa
     while not condition():
         assert time.monotonic() < deadline, f"not so within {seconds} s"
         time.sleep(pause)
+
+
+def freeze(pid: int, database_url: str) -> None:
+    """SIGSTOP, at a moment at which the process holds no lock of SQLite: with it, all others would stand, too."""
+    path = database_url.removeprefix("sqlite:///")
+    os.kill(pid, signal.SIGSTOP)
+    while path != database_url and not _is_writable(path):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.01)
+        os.kill(pid, signal.SIGSTOP)
+
+
+def _is_writable(path: str) -> bool:
+    with closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+    return True
 
 
 def children() -> dict[int, list[int]]:

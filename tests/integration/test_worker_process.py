@@ -18,7 +18,7 @@ import redis
 from celery import Celery
 
 from cnn.spec import TrainingSpec
-from tests.integration.processes import alive, descendants, hears_sigterm, named, trainers, wait_until
+from tests.integration.processes import alive, descendants, freeze, hears_sigterm, named, trainers, wait_until
 from worker.jobs import Job, JobStatus
 from worker.queue import make_celery, num_bells, ring
 from worker.settings import Settings
@@ -314,7 +314,7 @@ def test_a_frozen_worker_loses_its_trainer_and_its_job(host: Host) -> None:
     trainer = trainer_of(first)
     second = host.start_worker()
     wait_until(lambda: bool(named("epochd-launcher", second.pid)), seconds=60)
-    first.send_signal(signal.SIGSTOP)
+    freeze(first.pid, host.settings.resolved_database_url())
     wait_until(lambda: not alive({trainer}), seconds=10)
     host.wait_for(job_id, lambda job: job.attempt == 2, seconds=20)
     holder = host.job(job_id).worker_id
