@@ -206,7 +206,7 @@ def _float16_on_a_cpu(spec: TrainingSpec) -> Iterator[Finding]:
             "slow_precision",
             "/training/precision",
             "float16 is made for GPUs: CPUs without instructions for it compute it many times slower than float32",
-            "measured: 20 times slower on a CPU with AVX-512, where bfloat16 was faster than float32",
+            "measured: some 20 times slower on a CPU with AVX-512 (benchmarks/gpu.py --device cpu)",
             put(spec, "training", "precision", "float32"),
         )
 
