@@ -120,6 +120,21 @@ def test_keys_open_pages_and_say_which_they_are(group: Group, trained: str, open
     expect(page.get_by_role("heading", name="to be read")).to_be_visible()
 
 
+def test_a_key_counts_as_soon_as_the_list_of_keys_is_closed(group: Group, trained: str, open_page: OpenPage) -> None:
+    page = _open(group, open_page, "#/workers", trained)
+    expect(page.get_by_role("heading", name="Workers and queue")).to_be_visible()
+    page.evaluate(
+        """() => {
+            const dialog = document.querySelector("dialog[aria-label=Keys]");
+            dialog.showModal();
+            dialog.close();
+            const key = new KeyboardEvent("keydown", { key: "j", bubbles: true, cancelable: true });
+            dialog.querySelector("button").dispatchEvent(key);  // which has the focus until the next frame
+        }"""
+    )
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+
+
 def test_keys_zoom_and_move_in_a_chart(seed: Seed, server: Server, open_page: OpenPage) -> None:
     job = seed.running()
     seed.points(job, {"val_loss": [1.0] * 41})  # at steps 10 to 410

@@ -13,7 +13,8 @@ export function Shortcuts() {
   const dialog = useRef();
   useEffect(() => {
     const pressed = (event) => {
-      const typing = event.target.closest("input, textarea, select, dialog");
+      // A dialog that has just been closed keeps the focus until the next frame.
+      const typing = event.target.closest("input, textarea, select, dialog[open]");
       if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
       if (KEYS[event.key]) go(KEYS[event.key]);
       else if (event.key === "/") document.querySelector("input[type=search]")?.focus();
