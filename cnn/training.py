@@ -87,12 +87,7 @@ def train(
         if not run.complete:
             yield Stopped(*run.position)
             return
-        yield Phase("evaluating")
-        result, report = run.result(data)
-        if artifacts:
-            yield Phase("exporting")
-            yield from _export(artifacts, run, data, result, report)
-        yield result
+        yield from _finish(run, data, artifacts)
 
 
 def _stages(run: Run, checkpoints: Path | None, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -102,6 +97,16 @@ def _stages(run: Run, checkpoints: Path | None, stop: Callable[[], bool]) -> Ite
         yield from _steps(run, stage, checkpoints, stop)
         if not stage.complete:
             return
+
+
+def _finish(run: Run, data: Data, artifacts: Path | None) -> Iterator[Event]:
+    """Judge a complete run, and write its files."""
+    yield Phase("evaluating")
+    result, report = run.result(data)
+    if artifacts:
+        yield Phase("exporting")
+        yield from _export(artifacts, run, data, result, report)
+    yield result
 
 
 def _export(
