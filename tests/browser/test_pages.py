@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import insert, select
 
 from server.app import create_app
@@ -36,10 +36,15 @@ SLACK = 4.0
 """How many times longer on a machine that does other things besides."""
 
 
-def test_a_job_is_submitted_watched_and_cancelled_with_the_mouse_alone(group: Group, open_page: OpenPage) -> None:
+def test_an_example_is_made_longer_submitted_watched_and_cancelled(group: Group, open_page: OpenPage) -> None:
     page = open_page(f"{group.client.base_url}/ui/")
     page.get_by_role("link", name="New job").click()
     page.get_by_role("button", name="Digits", exact=True).click()
+    editor = page.get_by_label("Spec", exact=True).and_(page.locator("textarea"))
+    expect(editor).to_have_value(re.compile('"digits"'))
+    spec = json.loads(editor.input_value())
+    spec["training"]["epochs"] = LONG_JOB["training"]["epochs"]  # its ten are over before a click reaches them
+    editor.fill(json.dumps(spec))
     page.get_by_role("button", name="Train it").click()
     expect(page.locator(".jobhead .chip")).to_contain_text("training", timeout=60_000)
     page.wait_for_selector("[data-chart=Loss][data-points]", timeout=60_000)
@@ -47,6 +52,34 @@ def test_a_job_is_submitted_watched_and_cancelled_with_the_mouse_alone(group: Gr
     expect(page.locator(".jobhead .chip")).to_have_text("cancelled", timeout=60_000)
     job_id = page.url.rpartition("/")[2]
     assert group.client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_what_is_typed_or_chosen_last_stays_when_an_example_comes_late(server: Server, open_page: OpenPage) -> None:
+    page = open_page(f"{server.url}/ui/#/new")
+    editor = page.get_by_label("Spec", exact=True).and_(page.locator("textarea"))
+    expect(editor).to_have_value(re.compile("digits"))
+    held: list[Route] = []
+    page.route("**/examples/*.json", lambda route: held.append(route))
+
+    def ask(title: str) -> Route:
+        with page.expect_request("**/examples/*.json"):
+            page.get_by_role("button", name=title, exact=True).click()
+        wait_until(lambda: page.evaluate("true") and bool(held), seconds=10)
+        return held.pop()
+
+    def answer(route: Route) -> None:
+        with page.expect_request_finished():
+            route.continue_()
+        page.wait_for_timeout(200)  # for what the page does with it
+
+    earlier, later = ask("Fashion, fast"), ask("Fashion, residual")
+    answer(later)
+    answer(earlier)
+    expect(editor).to_have_value(re.compile("residual"))
+    late = ask("Digits")
+    editor.fill(json.dumps(LONG_JOB))
+    answer(late)
+    assert json.loads(editor.input_value()) == LONG_JOB
 
 
 def test_a_fault_is_shown_at_its_place_and_mended_by_a_click(group: Group, open_page: OpenPage, watch: Watch) -> None:

@@ -44,43 +44,61 @@ function onDataset(spec, { id, content }) {
   return { ...spec, dataset: { type: "registered", id }, model, training: { ...spec.training, batch_size } };
 }
 
+/** The spec as text, a change of it, and one to what `ask` finds, unless something else has changed it by then. */
+function useText() {
+  const [text, setText] = useState("");
+  const changes = useRef(0);
+  const change = (next) => {
+    changes.current += 1;
+    setText(next);
+  };
+  const changeLater = async (ask) => {
+    const number = (changes.current += 1);
+    const next = await ask();
+    if (number === changes.current) setText(next);
+  };
+  return [text, change, changeLater];
+}
+
 /** The examples, and the spec to begin with: another job's, the example for a `dataset` of the user's, or the first one. */
-function useStart(from, dataset, setText, setName) {
+function useStart(from, dataset, changeLater, setName) {
   const [examples, setExamples] = useState([]);
-  const choose = async (file) => {
-    const example = await getJson(`examples/${file}`);
-    if (!dataset) return setText(format(example));
+  const example = async (file) => {
+    const spec = await getJson(`examples/${file}`);
+    if (!dataset) return format(spec);
     const own = await getJson(`/v1/datasets/${dataset}`);
     setName(own.name);
-    return setText(format(onDataset(example, own)));
+    return format(onDataset(spec, own));
+  };
+  const cloned = async () => {
+    const job = await getJson(`/v1/jobs/${from}`);
+    setName(job.name ?? "");
+    return format(job.spec);
   };
   useEffect(() => {
-    getJson("examples/index.json").then((found) => {
-      setExamples(found);
-      if (!from) choose((dataset && found.find((one) => one.own) || found[0]).file);
-    });
-    if (from) {
-      getJson(`/v1/jobs/${from}`).then((job) => {
-        setText(format(job.spec));
-        setName(job.name ?? "");
-      }).catch(() => choose("digits.json"));
-    }
+    const index = getJson("examples/index.json");
+    const first = async () => {
+      const found = await index;
+      return example((dataset && found.find((one) => one.own) || found[0]).file);
+    };
+    index.then(setExamples);
+    changeLater(() => from ? cloned().catch(first) : first());
   }, [from]);
-  return [examples, choose];
+  return [examples, (file) => changeLater(() => example(file))];
 }
 
 const Editor = ({ text, setText }) => html`<textarea aria-label="Spec" spellcheck=${false} autocomplete="off" value=${text}
   onInput=${(event) => setText(event.target.value)} />`;
 
 export function SubmitPage({ params }) {
-  const [text, setText] = useState("");
+  const [text, setText, changeLater] = useText();
   const [name, setName] = useState("");
   const [tags, setTags] = useState("");
   const [priority, setPriority] = useState("0");
   const [failure, setFailure] = useState(null);
   const [busy, setBusy] = useState(false);
   const planned = usePlanned(text);
-  const [examples, choose] = useStart(params.get("from"), params.get("dataset"), setText, setName);
+  const [examples, choose] = useStart(params.get("from"), params.get("dataset"), changeLater, setName);
   const current = planned.text === text && !planned.error && planned.plan;
   const body = () => ({
     spec: planned.spec, ...(name && { name }), priority: Number(priority), tags: tags.split(/[\s,]+/).filter(Boolean),
