@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
@@ -158,6 +159,22 @@ def test_images_become_a_dataset_in_the_page(
     spec = json.loads(page.get_by_label("Spec", exact=True).and_(page.locator("textarea")).input_value())
     assert (spec["model"]["type"], spec["training"]["batch_size"]) == ("fast_net", 16)  # four steps an epoch
     page.get_by_role("link", name="Datasets").click()
+    dataset.get_by_role("button", name="Delete").click()
+    dataset.get_by_role("button", name="Delete for good").click()
+    expect(dataset).to_have_count(0)
+
+
+def test_the_axes_of_arrays_are_chosen_in_the_page(group: Group, open_page: OpenPage, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 24, 3), np.uint8)  # 3 channels first or last
+    np.savez(tmp_path / "narrow.npz", images=images, labels=np.arange(40) % 2)
+    page = open_page(f"{group.client.base_url}/ui/#/datasets")
+    page.get_by_label("zip, tar or npz file, or drop one here").set_input_files(tmp_path / "narrow.npz")
+    page.get_by_label("Axes").select_option("NCHW")
+    page.get_by_role("button", name="Upload").click()
+    dataset = page.get_by_role("region", name="narrow")
+    expect(dataset.locator(".chip")).to_have_text("ready", timeout=60_000)
+    (found,) = [one for one in group.client.get("/v1/datasets").json()["data"] if one["name"] == "narrow"]
+    assert found["content"]["shape"] == [3, 24, 3]
     dataset.get_by_role("button", name="Delete").click()
     dataset.get_by_role("button", name="Delete for good").click()
     expect(dataset).to_have_count(0)

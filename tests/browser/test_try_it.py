@@ -70,6 +70,9 @@ def test_images_are_chosen_or_dropped_and_named(
         "expected an image as PNG, JPEG, WEBP, BMP, or an array as NPY or NPZ, got something else"
     )
 
+    expect(tried.nth(1)).to_contain_text("no picture")
+    expect(tried.nth(1).locator("img")).to_have_count(0)
+
     array = tmp_path / "several.npy"
     np.save(array, images[:3])
     panel.get_by_label("Images, or drop some here").set_input_files(array)
@@ -79,6 +82,9 @@ def test_images_are_chosen_or_dropped_and_named(
     expect(several).to_contain_text("image 2")
     expect(several.locator("img")).to_have_count(0)
     assert several.locator("ol").nth(1).inner_text() == tried.nth(4).locator("ol").inner_text()
+    panel.get_by_label("Axes of arrays").select_option("NHWC")
+    panel.get_by_label("Images, or drop some here").set_input_files(array)
+    expect(tried.nth(0).get_by_role("alert")).to_contain_text("expected NHWC")
 
     panel.screenshot(path=screenshots / "try-it.png")
     page.set_viewport_size({"width": 390, "height": 800})

@@ -1,12 +1,13 @@
 import { html, useEffect, useRef, useState } from "../lib/preact.js";
 import { request } from "../lib/api.js";
 import { percent } from "../lib/format.js";
+import { LAYOUTS } from "../lib/layouts.js";
 import { Bar } from "./bar.js";
 import { Panel } from "./panel.js";
 
 const NETWORK = "model.onnx";
 const PICTURES = "image/png,image/jpeg,image/webp,image/bmp";
-const ARRAY = /\.np[yz]$/i;
+const isArray = (file) => /\.np[yz]$/i.test(file.name);
 const MAX_SHOWN = 50;
 const NOT_SEEN = {
   transparency: "its transparency was dropped",
@@ -33,11 +34,18 @@ function Classes({ image }) {
     <span class="number">${percent(one.probability, 1)}</span></li>`)}</ol>`;
 }
 
+/** The picture, or what the file is instead. */
+function Thumbnail({ file, url }) {
+  const [isPicture, setIsPicture] = useState(true);
+  const other = isArray(file) ? "array" : !isPicture && "no picture";
+  return other ? html`<span class="other soft small">${other}</span>` : html`<img src=${url} alt="" onError=${() => setIsPicture(false)} />`;
+}
+
 function Predicted({ entry }) {
   const { file, url, images, error } = entry;
   const [first] = images ?? [];
   return html`<li>
-    ${ARRAY.test(file.name) ? html`<span class="array soft small">array</span>` : html`<img src=${url} alt="" />`}
+    <${Thumbnail} file=${file} url=${url} />
     <div>
       <p class="wrap"><b>${file.name}</b>${first && html`<span class="small soft"> ${first.width} × ${first.height}
         ${first.warnings.map((one) => ` · ${NOT_SEEN[one] ?? one}`)}</span>`}</p>
@@ -50,12 +58,12 @@ function Predicted({ entry }) {
 }
 
 /** Files that are asked about one after the other, the newest first: [entries, take]. */
-function usePredictions(path) {
+function usePredictions() {
   const [entries, setEntries] = useState([]);
   const queue = useRef(Promise.resolve());
   const urls = useRef([]);
   useEffect(() => () => urls.current.forEach((url) => URL.revokeObjectURL(url)), []);
-  const take = (files) => {
+  const take = (files, path) => {
     const added = [...files].slice(0, MAX_SHOWN).map((file) => ({ file, url: URL.createObjectURL(file) }));
     urls.current.push(...added.map((one) => one.url));
     setEntries((known) => [...added, ...known].slice(0, MAX_SHOWN));
@@ -69,16 +77,17 @@ function usePredictions(path) {
 
 /** Pictures and arrays of one's own, dropped or chosen, and what the job's network says of them. */
 export function TryIt({ job, artifacts }) {
-  const path = `${job.links.self}/predict`;
-  const [entries, take] = usePredictions(path);
+  const [layout, setLayout] = useState("");
+  const path = `${job.links.self}/predict${layout && `?layout=${layout}`}`;
+  const [entries, take] = usePredictions();
   const [over, setOver] = useState(false);
   const dropped = (event) => {
     event.preventDefault();
     setOver(false);
-    take(event.dataTransfer.files);
+    take(event.dataTransfer.files, path);
   };
   const chosen = (event) => {
-    take(event.target.files);
+    take(event.target.files, path);
     event.target.value = ""; // so that the same file may be chosen again
   };
   if (job.status !== "succeeded" || artifacts.length === 0) return null;
@@ -90,6 +99,8 @@ export function TryIt({ job, artifacts }) {
     <div class="drop ${over ? "over" : ""}" onDrop=${dropped} onDragLeave=${() => setOver(false)}
       onDragOver=${(event) => { event.preventDefault(); setOver(true); }}>
       <label>Images, or drop some here<input type="file" multiple accept="${PICTURES},.npy,.npz" onChange=${chosen} /></label>
+      ${entries.some((entry) => isArray(entry.file)) && html`<label>Axes of arrays<select value=${layout}
+        onChange=${(event) => setLayout(event.target.value)}>${LAYOUTS.map(([axes, name]) => html`<option value=${axes}>${name}</option>`)}</select></label>`}
     </div>
     <ul class="tried">${entries.map((entry) => html`<${Predicted} key=${entry.url} entry=${entry} />`)}</ul>
   </${Panel}>`;

@@ -1,6 +1,7 @@
 import { html, useState } from "../lib/preact.js";
 import { postJson } from "../lib/api.js";
 import { bytes, percent } from "../lib/format.js";
+import { LAYOUTS } from "../lib/layouts.js";
 import { tarOf } from "../lib/tar.js";
 import { upload } from "../lib/upload.js";
 import { Bar } from "./bar.js";
@@ -10,11 +11,11 @@ const FORMATS = [
   ["image_folder", "Folders of images"], ["csv", "Images and a CSV table"], ["npz", "NPZ arrays"], ["idx", "IDX, as MNIST"],
 ];
 const IMAGES = ["image_folder", "csv"];
-const START = { name: "", type: "image_folder", size: "32", channels: "3", fraction: "20" };
+const START = { name: "", type: "image_folder", size: "32", channels: "3", layout: "", fraction: "20" };
 
-function formatOf({ type, size, channels, fraction }) {
+function formatOf({ type, size, channels, layout, fraction }) {
   const images = IMAGES.includes(type) ? { channels: Number(channels), ...(size && { image_size: [Number(size), Number(size)] }) } : {};
-  return { type, ...images, ...(fraction && type !== "idx" && { test_fraction: Number(fraction) / 100 }) };
+  return { type, ...images, ...(type === "npz" && layout && { layout }), ...(fraction && type !== "idx" && { test_fraction: Number(fraction) / 100 }) };
 }
 
 /** A file becomes a dataset: chosen or dropped, sent, registered. */
@@ -71,6 +72,7 @@ export function UploadForm({ onDone }) {
       <label>Format<select value=${fields.type} onChange=${set("type")}>${FORMATS.map(([type, name]) => html`<option value=${type}>${name}</option>`)}</select></label>
       ${images && html`<label>Pixels a side (empty: as they are)<input type="number" min="1" value=${fields.size} onInput=${set("size")} /></label>
         <label>Colour<select value=${fields.channels} onChange=${set("channels")}><option value="3">RGB</option><option value="1">grey</option></select></label>`}
+      ${fields.type === "npz" && html`<label>Axes<select value=${fields.layout} onChange=${set("layout")}>${LAYOUTS.map(([axes, name]) => html`<option value=${axes}>${name}</option>`)}</select></label>`}
       ${fields.type !== "idx" && html`<label>% for testing (empty: as divided)<input type="number" min="1" max="99" value=${fields.fraction} onInput=${set("fraction")} /></label>`}
     </div>
     <div class="spread"><button class="primary" disabled=${!file || state !== null}>Upload</button>
