@@ -1,22 +1,24 @@
 """What a job loses by going through the server, and what two jobs lose by training at once.
 
-    python -m benchmarks.server_overhead [--rounds 5] [--data-dir epochd-data]       some ten minutes
+    python -m benchmarks.server_overhead [--rounds 5] [--data-dir epochd-data]       some fifteen minutes
 
-Each round trains examples/fashion_fast.json on a part of the images: by `train()` in this process, as a posted job
-with all cores, alone with one thread on a worker of as many slots as cores, and one such job per slot at once. Images
-per second are those of the training loop, from the second epoch to the last but one, for in these all jobs of a round
-train. The seconds of a whole run are those from `train()` to its result, with checkpoints and artifacts, and from the
-creation of the job to its end.
+Each round trains examples/fashion_fast.json on a part of the images, by `train()` in a new process and as a posted job:
+with all cores, alone with one thread, and one such run per core at once, on a worker of as many slots. What the last of
+these lose without a server is what the cores take from each other. Images per second are those of the training loop,
+from the second epoch to the last but one, for in these all runs train. The seconds of a whole run are those from
+`train()` to its result, with checkpoints and artifacts, and from the creation of the job to its end.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,10 +46,12 @@ DEADLINE_SECONDS = 600.0
 CORES = os.cpu_count() or 1
 
 BARE = f"train(), {CORES} threads"
+BARE_ALONE = "train(), 1 thread"
+BARE_TOGETHER = f"{CORES} of train() at once, 1 thread each"
 POSTED = f"a posted job, {CORES} threads"
 ALONE = "a posted job, 1 thread"
-IDEAL = f"{CORES} times that"
 TOGETHER = f"{CORES} posted jobs at once, 1 thread each"
+IDEALS = {f"{CORES} times {one}": one for one in (BARE_ALONE, ALONE)}
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,27 @@ class Timing:
     clean: bool
 
 
-def bare(spec: TrainingSpec, data_dir: Path, folder: Path) -> Timing:
+def bare(spec: TrainingSpec, data_dir: Path, threads: int, number: int = 1) -> list[Timing]:
+    """So many equal runs at once, each in a new process with so many threads."""
+    gate = Gate()
+    with ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = [pool.submit(_train, spec.model_dump_json(), data_dir, threads) for _ in range(number)]
+        found = [run.result() for run in runs]
+    clean = gate.clean
+    return [Timing(rate, seconds, clean) for rate, seconds in found]
+
+
+def _train(spec_json: str, data_dir: Path, threads: int) -> tuple[float, float]:
+    """Images per second, and seconds of the whole run."""
+    set_threads(threads)
+    library.use(library.find())
+    spec = TrainingSpec.model_validate_json(spec_json)
     data = spec.dataset.load(data_dir)
-    gate, start = Gate(), time.perf_counter()
-    events = list(train(spec, data, checkpoints=folder / "checkpoints", artifacts=folder / "artifacts"))
-    seconds = time.perf_counter() - start
-    rates = [event.timings["images_per_second"] for event in events if isinstance(event, Metrics)]
-    return Timing(_rate(rates), seconds, gate.clean)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        events = list(train(spec, data, checkpoints=Path(folder, "checkpoints"), artifacts=Path(folder, "artifacts")))
+        seconds = time.perf_counter() - start
+    return _rate([event.timings["images_per_second"] for event in events if isinstance(event, Metrics)]), seconds
 
 
 def posted(client: httpx.Client, spec: Mapping[str, Any], number: int = 1) -> list[Timing]:
@@ -122,27 +140,36 @@ def measure(data_dir: Path, rounds: int, num_train: int) -> dict[str, list[Timin
         update={name: getattr(spec, name).model_copy(update=values) for name, values in changes.items()}
     )
     body = spec.model_dump(mode="json")
-    timings: dict[str, list[Timing]] = {BARE: [], POSTED: [], ALONE: [], TOGETHER: []}
+    timings: dict[str, list[Timing]] = {name: [] for name in (BARE, BARE_ALONE, BARE_TOGETHER, POSTED, ALONE, TOGETHER)}
     for number in range(1, rounds + 1):
-        with tempfile.TemporaryDirectory() as folder:
-            timings[BARE].append(bare(spec, data_dir, Path(folder)))
+        timings[BARE] += bare(spec, data_dir, CORES)
         with server(data_dir, slots=1) as running:
             timings[POSTED] += posted(running.http, body)
+        timings[BARE_ALONE] += bare(spec, data_dir, 1)
+        timings[BARE_TOGETHER].append(_summed(bare(spec, data_dir, 1, CORES)))
         with server(data_dir, slots=CORES) as running:
             timings[ALONE] += posted(running.http, body)
-            together = posted(running.http, body, CORES)
-        seconds = max(timing.seconds for timing in together)
-        total = sum(timing.images_per_second for timing in together)
-        timings[TOGETHER].append(Timing(total, seconds, together[0].clean))
+            timings[TOGETHER].append(_summed(posted(running.http, body, CORES)))
         print(f"round {number}: " + "; ".join(f"{name}: {found[-1]}" for name, found in timings.items()), flush=True)
     return timings
 
 
+def _summed(together: Sequence[Timing]) -> Timing:
+    """The images of all that ran at once, and the seconds of the longest."""
+    return Timing(
+        sum(timing.images_per_second for timing in together),
+        max(timing.seconds for timing in together),
+        together[0].clean,
+    )
+
+
 def images(timings: Mapping[str, Sequence[Timing]]) -> Rates:
     per_second = {name: [timing.images_per_second for timing in found] for name, found in timings.items()}
-    per_second[IDEAL] = [CORES * rate for rate in per_second[ALONE]]
     clean = {name: [timing.clean for timing in found] for name, found in timings.items()}
-    return Rates(per_second, clean | {IDEAL: clean[ALONE]})
+    for ideal, one in IDEALS.items():
+        per_second[ideal] = [CORES * rate for rate in per_second[one]]
+        clean[ideal] = clean[one]
+    return Rates(per_second, clean)
 
 
 def runs(timings: Mapping[str, Sequence[Timing]]) -> Rates:
@@ -161,22 +188,24 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=32_000, help="images of an epoch")
     parser.add_argument("--data-dir", type=Path, default=Path("epochd-data"))
     arguments = parser.parse_args()
-    set_threads(CORES)
-    library.use(library.find())
     timings = measure(arguments.data_dir, arguments.rounds, arguments.num_train)
     rates, whole = images(timings), runs(timings)
     speeds = [
         [name, f"{rates.median(name):,.0f}", f"{1 / whole.median(name):.1f}", rates.share(name)] for name in timings
     ]
+    bare_ideal, ideal = IDEALS
     comparisons = [
         comparison(rates, POSTED, BARE),
-        comparison(rates, TOGETHER, IDEAL),
+        comparison(rates, TOGETHER, ideal),
+        comparison(rates, BARE_TOGETHER, bare_ideal),
+        comparison(rates, TOGETHER, BARE_TOGETHER),
         comparison(rates, TOGETHER, POSTED),
     ]
     notes = [
         f"`python -m benchmarks.server_overhead --rounds {arguments.rounds} --num-train {arguments.num_train}`: "
         f"{FAST.name} on so many images, {EPOCHS} epochs; medians of the rounds. A whole run has evaluation and export "
-        "in it and, through the server, the wait for the worker.",
+        "in it; through the server, the wait for the worker, and without it what `train()` imports, which a worker's "
+        "launcher has behind it.",
         rates.warning,
     ]
     tables = [
