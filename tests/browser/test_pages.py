@@ -37,22 +37,31 @@ SLACK = 4.0
 """How many times longer on a machine that does other things besides."""
 
 
-def test_an_example_is_made_longer_submitted_watched_and_cancelled(group: Group, open_page: OpenPage) -> None:
+def test_an_example_is_submitted_and_watched_with_the_mouse_alone(group: Group, open_page: OpenPage) -> None:
     page = open_page(f"{group.client.base_url}/ui/")
     page.get_by_role("link", name="New job").click()
     page.get_by_role("button", name="Digits", exact=True).click()
-    editor = page.get_by_label("Spec", exact=True).and_(page.locator("textarea"))
-    expect(editor).to_have_value(re.compile('"digits"'))
-    spec = json.loads(editor.input_value())
-    spec["training"]["epochs"] = LONG_JOB["training"]["epochs"]  # its ten are over before a click reaches them
-    editor.fill(json.dumps(spec))
+    page.get_by_role("button", name="Train it").click()
+    expect(page.locator(".jobhead .chip")).to_have_text("succeeded", timeout=60_000)
+    page.wait_for_selector("[data-chart=Loss][data-points]", timeout=60_000)
+
+
+def test_a_job_is_cloned_watched_and_cancelled_with_the_mouse_alone(group: Group, open_page: OpenPage) -> None:
+    job = group.client.post("/v1/jobs", json={"spec": LONG_JOB, "name": "long"}).raise_for_status().json()
+    group.client.post(f"{job['links']['self']}/cancel", json={"mode": "now"}).raise_for_status()
+    wait_until(lambda: group.client.get(job["links"]["self"]).json()["terminal"], seconds=30)
+    page = open_page(f"{group.client.base_url}/ui/")
+    page.get_by_role("link", name="long", exact=True).click()
+    page.get_by_role("link", name="Clone").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("long")
     page.get_by_role("button", name="Train it").click()
     expect(page.locator(".jobhead .chip")).to_contain_text("training", timeout=60_000)
     page.wait_for_selector("[data-chart=Loss][data-points]", timeout=60_000)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator(".jobhead .chip")).to_have_text("cancelled", timeout=60_000)
-    job_id = page.url.rpartition("/")[2]
-    assert group.client.get(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+    clone = group.client.get(f"/v1/jobs/{page.url.rpartition('/')[2]}").json()
+    assert (clone["status"], clone["spec"]) == ("cancelled", job["spec"])
+    assert clone["id"] != job["id"]
 
 
 def test_what_is_typed_or_chosen_last_stays_when_an_example_comes_late(server: Server, open_page: OpenPage) -> None:
